@@ -1,0 +1,67 @@
+"""Rate limits of one connection: the generic cell rate algorithm, without a clock of its own."""
+
+__all__ = ["ON_EXCEED_CLOSE", "ON_EXCEED_DELAY", "ON_EXCEED_DROP", "Bucket"]
+
+ON_EXCEED_CLOSE = 0
+ON_EXCEED_DROP = 1
+ON_EXCEED_DELAY = 2
+
+# Seconds. A caller that comes back after exactly the wait it was told must not be refused for
+# the rounding of its clock; this is above the resolution of a float that counts from 1970.
+_ROUNDING = 1e-6
+
+
+class Bucket:
+    """`amount` units each `seconds`, at most `burst` units at once; full at first.
+
+    This is GCRA in its form of a leaky bucket (ITU-T I.371, annex A): a level that drains at
+    the permitted rate and may not rise above the burst.
+    """
+
+    __slots__ = ("_at", "_burst", "_level", "_rate", "_slack", "on_exceed")
+
+    on_exceed: int
+    _rate: float
+    _burst: float
+    _slack: float
+    _level: float
+    _at: float
+
+    def __init__(
+        self, amount: float, seconds: float, burst: float, on_exceed: int = ON_EXCEED_CLOSE
+    ) -> None:
+        if amount <= 0 or seconds <= 0 or burst <= 0:
+            raise ValueError("amount, seconds and burst of a rate are above 0")
+        self.on_exceed = on_exceed
+        self._rate = amount / seconds
+        self._burst = burst
+        self._slack = self._rate * _ROUNDING
+        self._level = 0.0
+        self._at = 0.0
+
+    def take(self, cost: float, now: float) -> float:
+        """Charge `cost` units at `now` (seconds of any steady clock).
+
+        Returns 0.0 when it conforms and was charged, else the seconds to wait, with nothing
+        charged. A cost over the burst passes when the bucket is full and is charged wholly, so
+        that its debt is paid off before the next.
+        """
+        level = self._level
+        if now > self._at:
+            level -= (now - self._at) * self._rate
+            if level < 0.0:
+                level = 0.0
+        else:
+            now = self._at
+        room = self._burst - cost
+        if room < 0.0:
+            room = 0.0
+        if level - room > self._slack:
+            return (level - room) / self._rate
+        self._level = level + cost
+        self._at = now
+        return 0.0
+
+    def give_back(self, cost: float) -> None:
+        """Undo the `take` just before, which was charged `cost`."""
+        self._level -= cost

@@ -1,0 +1,399 @@
+"""The hot path: reads frame headers of one direction, in front of the bytes' being forwarded.
+
+Bytes come in, the bytes that may go on come out, with a verdict and counters; a payload is never
+kept or looked at, but for that of a close frame. Nothing of a frame is forwarded before its header
+was checked (RFC 6455 section 5.2), so a bad frame's first byte never reaches the other side.
+
+Numbers are plain and sums fit into 64 bits with a sign, so that the file can be compiled as it is.
+"""
+
+from sidecar.wire.buckets import ON_EXCEED_CLOSE, ON_EXCEED_DELAY, ON_EXCEED_DROP, Bucket
+from sidecar.wire.frames import apply_mask, valid_close_code
+
+__all__ = [
+    "CLOSED",
+    "ON_EXCEED_CLOSE",
+    "ON_EXCEED_DELAY",
+    "ON_EXCEED_DROP",
+    "PASS",
+    "PROTOCOL_ERROR",
+    "RATE",
+    "TOO_BIG",
+    "WAIT",
+    "Bucket",
+    "FrameScanner",
+]
+
+# Verdicts. All but PASS and WAIT are final.
+PASS = 0
+CLOSED = 1
+WAIT = 2
+PROTOCOL_ERROR = 3
+TOO_BIG = 4
+RATE = 5
+
+# What becomes of one frame, beside the verdicts: it is left out, the connection goes on.
+_DROP = 6
+
+# The first byte of a frame (section 5.2).
+_FIN = 0x80
+_RSV = 0x70
+_OPCODE = 0x0F
+_CONTROL = 0x08
+_FIN_TEXT = 0x81
+_FIN_BINARY = 0x82
+_FIN_CLOSE = 0x88
+
+# Bytes below which a fragment costs a message: else a million of one byte would be one message.
+_TINY = 1024
+
+_MAX_LENGTH = 2**63 - 1
+
+
+class FrameScanner:
+    """Checks the frames of one direction of one connection.
+
+    `masked` says whether its frames must be masked (a client's) or must not be (a server's),
+    RFC 6455 section 5.1. `max_message` and `max_frame` are bytes of payload of a data message and
+    of one data frame; 0 is no limit.
+
+    A data message costs 1 of `messages` at its first frame, and so does a continuation frame that
+    is not final and shorter than 1 KiB. A data frame costs its payload's length of `payload`, a
+    ping or pong 1 of `controls`. `messages` is asked before `payload`; when `payload` refuses,
+    `messages` gets back what it charged, so a frame is charged to both or to none. The bucket that
+    refuses says what happens. ON_EXCEED_CLOSE ends with RATE. ON_EXCEED_DROP leaves the whole
+    message out, at no cost and with control frames between its fragments passing; in the middle
+    of a message of which a part has been forwarded already it ends with RATE. ON_EXCEED_DELAY
+    gives WAIT. For `controls` it is always RATE.
+
+    Attributes to read after `feed`:
+
+    verdict        PASS: go on. CLOSED: the bytes returned end with a valid close frame. WAIT: the
+                   scanner keeps the rest, `feed(b"", later)` goes on with it; stop reading until
+                   then. PROTOCOL_ERROR, TOO_BIG, RATE: the bytes returned end before the
+                   offending frame. After a final verdict everything else is discarded.
+    detail         why a verdict is PROTOCOL_ERROR, TOO_BIG, RATE or WAIT; for the log
+    wait           seconds until a WAIT is worth another try
+    remaining      payload bytes still to come of the frame that is being forwarded; 0: what was
+                   forwarded ends at a frame boundary
+    close_code     code of the close frame, 1005 for an empty one, 0: none seen
+    close_reason   its reason's bytes, unmasked; not checked to be UTF-8
+    frames, messages, payload_bytes
+                   frames forwarded, data messages begun, and payload bytes forwarded of all
+                   frames; without what was dropped
+    dropped        data messages left out
+    """
+
+    __slots__ = (
+        "_controls_bucket",
+        "_dropping",
+        "_fragmented",
+        "_head",
+        "_held",
+        "_mask_bit",
+        "_max_frame",
+        "_max_message",
+        "_message",
+        "_messages_bucket",
+        "_metered",
+        "_payload_bucket",
+        "_skip",
+        "close_code",
+        "close_reason",
+        "detail",
+        "dropped",
+        "frames",
+        "messages",
+        "payload_bytes",
+        "remaining",
+        "verdict",
+        "wait",
+    )
+
+    verdict: int
+    detail: str
+    wait: float
+    remaining: int
+    close_code: int
+    close_reason: bytes
+    frames: int
+    messages: int
+    payload_bytes: int
+    dropped: int
+    _mask_bit: int
+    _head: int  # bytes of a header without extended length
+    _max_message: int
+    _max_frame: int
+    _messages_bucket: Bucket | None
+    _payload_bucket: Bucket | None
+    _controls_bucket: Bucket | None
+    _metered: bool  # data frames cost something
+    _held: bytes  # an incomplete header or close frame; with WAIT all that was not scanned
+    _skip: int  # payload bytes still to come of a frame that is left out
+    _message: int  # payload bytes so far of the fragmented message
+    _fragmented: bool  # a fragmented message has begun and not ended
+    _dropping: bool  # and it is left out
+
+    def __init__(
+        self,
+        *,
+        masked: bool,
+        max_message: int = 0,
+        max_frame: int = 0,
+        messages: Bucket | None = None,
+        payload: Bucket | None = None,
+        controls: Bucket | None = None,
+    ) -> None:
+        self.verdict = PASS
+        self.detail = ""
+        self.wait = 0.0
+        self.remaining = 0
+        self.close_code = 0
+        self.close_reason = b""
+        self.frames = 0
+        self.messages = 0
+        self.payload_bytes = 0
+        self.dropped = 0
+        self._mask_bit = 0x80 if masked else 0
+        self._head = 6 if masked else 2
+        self._max_message = max_message or _MAX_LENGTH
+        self._max_frame = max_frame or _MAX_LENGTH
+        self._messages_bucket = messages
+        self._payload_bucket = payload
+        self._controls_bucket = controls
+        self._metered = messages is not None or payload is not None
+        self._held = b""
+        self._skip = 0
+        self._message = 0
+        self._fragmented = False
+        self._dropping = False
+
+    def feed(self, data: bytes, now: float) -> bytes:
+        """Scan what was read at `now` (seconds of a steady clock); return what may be forwarded.
+
+        That is `data` itself when all of it may. A header that is not complete is kept until it
+        is, and so is a close frame: at most 139 bytes, but for WAIT.
+        """
+        if self.verdict != PASS or self._held:
+            if self.verdict not in (PASS, WAIT):
+                return b""
+            self.verdict = PASS
+            self.detail = ""
+            self.wait = 0.0
+            data = self._held + data
+            self._held = b""
+        end = len(data)
+        at = 0  # everything before it is decided: forwarded or dropped
+        start = 0  # the first byte not passed on to `kept` or dropped
+        kept: list[bytes] | None = None
+        mask_bit = self._mask_bit
+        head = self._head
+        max_frame = self._max_frame
+        max_message = self._max_message
+        if self.remaining:
+            if self.remaining > end:
+                self.remaining -= end
+                self.payload_bytes += end
+                return data
+            at = self.remaining
+            self.payload_bytes += at
+            self.remaining = 0
+        elif self._skip:
+            if self._skip > end:
+                self._skip -= end
+                return b""
+            at = start = self._skip
+            self._skip = 0
+        while end - at >= 2:
+            first = data[at]
+            second = data[at + 1]
+            # a message in one frame, the common case, needs no other rule
+            whole = _FIN_TEXT <= first <= _FIN_BINARY and not self._fragmented
+            if (second & 0x80 != mask_bit or not whole) and self._forbidden(first, second):
+                break
+            length = second & 0x7F
+            body = at + head
+            if length > 125:
+                # section 5.2: 126 is followed by 16 bits of length, 127 by 64
+                body += 2 if length == 126 else 8
+                if end - at < 4 or (length == 127 and end - at < 10):
+                    break
+                length = self._extended_length(data, at + 2, length)
+                if length < 0:
+                    break
+            if not first & _CONTROL and (
+                length > max_frame or length > max_message - self._message
+            ):
+                self._fail(TOO_BIG, "frame" if length > max_frame else "message")
+                break
+            if body > end:
+                break
+            if first == _FIN_CLOSE:
+                # its code has to be checked before a byte of it goes on, so it must be whole
+                if length <= end - body and self._closed(data, body, length):
+                    at = body + length
+                break
+            if whole and not self._metered:
+                self.messages += 1
+                fate = PASS
+            else:
+                fate = self._admit(first, length, now)
+            if fate == PASS:
+                self.frames += 1
+                if length > end - body:
+                    self.remaining = length - (end - body)
+                    self.payload_bytes += end - body
+                    at = end
+                else:
+                    self.payload_bytes += length
+                    at = body + length
+            elif fate == _DROP:
+                if kept is None:
+                    kept = []
+                kept.append(data[start:at])
+                if length > end - body:
+                    self._skip = length - (end - body)
+                    at = end
+                else:
+                    at = body + length
+                start = at
+            else:
+                break
+        if at < end and (self.verdict == PASS or self.verdict == WAIT):
+            self._held = data[at:]
+        if kept is not None:
+            kept.append(data[start:at])
+            return b"".join(kept)
+        if start == 0 and at == end:
+            return data
+        return data[start:at]
+
+    def _admit(self, first: int, length: int, now: float) -> int:
+        """Charge a frame that is not a close and note it: PASS, _DROP or the verdict."""
+        if first & _CONTROL:
+            bucket = self._controls_bucket
+            if bucket is not None and bucket.take(1.0, now) > 0.0:
+                return self._fail(RATE, "control frames")
+            return PASS
+        fate = _DROP if self._dropping else self._charge(first, length, now)
+        if fate != PASS and fate != _DROP:
+            return fate
+        self._dropping = fate == _DROP and first & _FIN == 0
+        if first & _OPCODE:
+            if fate == PASS:
+                self.messages += 1
+            else:
+                self.dropped += 1
+        if first & _FIN:
+            self._fragmented = False
+            self._message = 0
+        else:
+            self._fragmented = True
+            self._message += length
+        return fate
+
+    def _charge(self, first: int, length: int, now: float) -> int:
+        """Charge a data frame to both buckets or none: PASS, _DROP or the verdict."""
+        opening = first & _OPCODE != 0
+        messages = self._messages_bucket
+        if not opening and (first & _FIN or length >= _TINY):
+            messages = None
+        if messages is not None:
+            wait = messages.take(1.0, now)
+            if wait > 0.0:
+                return self._exceed(messages.on_exceed, wait, opening, "messages")
+        payload = self._payload_bucket
+        if payload is not None:
+            wait = payload.take(length, now)
+            if wait > 0.0:
+                if messages is not None:
+                    messages.give_back(1.0)
+                return self._exceed(payload.on_exceed, wait, opening, "bytes")
+        return PASS
+
+    def _exceed(self, on_exceed: int, wait: float, opening: bool, what: str) -> int:
+        if on_exceed == ON_EXCEED_DELAY:
+            self.wait = wait
+            return self._fail(WAIT, what)
+        if on_exceed == ON_EXCEED_DROP and opening:
+            return _DROP
+        return self._fail(RATE, what)
+
+    def _forbidden(self, first: int, second: int) -> bool:
+        """Whether the first two bytes of a header break a rule; sets the verdict then."""
+        wrong = ""
+        opcode = first & _OPCODE
+        length = second & 0x7F
+        if second & 0x80 != self._mask_bit:
+            # section 5.1: a client masks every frame, a server none
+            wrong = "frame is not masked" if self._mask_bit else "frame is masked"
+        elif first & _RSV:
+            # section 5.2: MUST be 0 unless an extension was negotiated, and none ever is
+            wrong = "reserved bit set"
+        elif opcode & _CONTROL:
+            wrong = _control_error(opcode, first & _FIN, length)
+        elif opcode > 2:
+            wrong = "unknown opcode"
+        elif self._fragmented and opcode:
+            # section 5.4: fragments of one message must not be interleaved with another's
+            wrong = "new message inside a fragmented one"
+        elif not self._fragmented and not opcode:
+            wrong = "continuation without a message"
+        if wrong:
+            self._fail(PROTOCOL_ERROR, wrong)
+            return True
+        return False
+
+    def _extended_length(self, data: bytes, at: int, form: int) -> int:
+        """The 16-bit (form 126) or 64-bit (127) length at `at`; -1 with a verdict if it is bad."""
+        if form == 126:
+            length = data[at] << 8 | data[at + 1]
+        elif data[at] & 0x80:
+            # section 5.2: the most significant bit MUST be 0
+            self._fail(PROTOCOL_ERROR, "length over 63 bits")
+            return -1
+        else:
+            length = int.from_bytes(data[at : at + 8], "big")
+        # section 5.2: the minimal number of bytes MUST be used
+        if length < 126 or (form == 127 and length < 0x10000):
+            self._fail(PROTOCOL_ERROR, "length not in its shortest form")
+            return -1
+        return length
+
+    def _closed(self, data: bytes, body: int, length: int) -> bool:
+        """Read a complete close frame (section 5.5.1); False when its code is not allowed."""
+        payload = data[body : body + length]
+        if self._mask_bit:
+            payload = apply_mask(payload, data[body - 4 : body])
+        code = 1005
+        if length:
+            code = payload[0] << 8 | payload[1]
+            # section 7.4: some codes MUST NOT be set in a frame
+            if not valid_close_code(code):
+                self._fail(PROTOCOL_ERROR, "close code not allowed")
+                return False
+        self.close_code = code
+        self.close_reason = payload[2:]
+        self.verdict = CLOSED
+        self.frames += 1
+        self.payload_bytes += length
+        return True
+
+    def _fail(self, verdict: int, detail: str) -> int:
+        self.verdict = verdict
+        self.detail = detail
+        return verdict
+
+
+def _control_error(opcode: int, fin: int, length: int) -> str:
+    """What is wrong with a control frame's header, "" for nothing (section 5.5)."""
+    if opcode > 0xA:
+        return "unknown opcode"
+    if not fin:
+        return "fragmented control frame"
+    if length > 125:
+        return "control frame over 125 bytes"
+    if opcode == 0x8 and length == 1:
+        # section 5.5.1: a body starts with a code of two bytes
+        return "close frame of one byte"
+    return ""
