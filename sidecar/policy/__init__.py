@@ -1,0 +1,1 @@
+"""The rules, one family in each file, as pure functions of values."""

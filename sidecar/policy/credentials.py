@@ -1,0 +1,199 @@
+"""Credentials: where a token is found, and what is left for the upstream when it is cut out."""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import unquote, unquote_plus
+
+from sidecar.model import Denial, Handshake, Reason
+
+__all__ = ["Authenticate", "Credential", "Source", "SourceKind", "extract"]
+
+_BEARER = re.compile(r"bearer(?:[ \t]+(.*))?", re.IGNORECASE | re.DOTALL)
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+# the form that Kubernetes' API server reads
+_BASE64URL_PREFIX = "base64url.bearer.authorization.k8s.io."
+
+_Headers = tuple[tuple[str, str], ...]
+
+
+class SourceKind(StrEnum):
+    """The places a token can come in."""
+
+    HEADER = "header"
+    COOKIE = "cookie"
+    QUERY = "query"
+    SUBPROTOCOL = "subprotocol"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place. `name` is the header's (default Authorization), cookie's, query parameter's or
+    marker subprotocol's name.
+    """
+
+    kind: SourceKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticate:
+    """A route's rule: which providers (names; None is all) and sources, in order; whether no
+    token at all is fine.
+    """
+
+    providers: tuple[str, ...] | None
+    sources: tuple[Source, ...]
+    anonymous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What was found, and the handshake's parts without any credential.
+
+    `token` is None where there was none. `source` says where it came from. `query` is the raw
+    query without token parameters, `headers` the fields (in order) without token-carrying
+    Authorization values and without the token cookie, `subprotocols` the real ones that are left,
+    `echo` the marker to answer with when the upstream selects none.
+    """
+
+    token: str | None
+    source: SourceKind | None
+    query: str
+    headers: tuple[tuple[str, str], ...]
+    subprotocols: tuple[str, ...]
+    echo: str | None
+
+
+def extract(handshake: Handshake, sources: Sequence[Source]) -> Credential | Denial:
+    """Find the token in the sources and cut it out of all of them.
+
+    Denials: bad_handshake for a repeated token cookie, token_conflict for two different tokens.
+    The same token in two places is one token. Sources that a route does not name are not looked
+    at. An empty value is no token. A token of any text is handed on: verification judges it.
+    """
+    query, headers, subprotocols = handshake.query, handshake.headers, handshake.subprotocols
+    echo = None
+    found: list[tuple[str, SourceKind]] = []
+    for source in sources:
+        match source.kind:
+            case SourceKind.HEADER:
+                tokens, headers = _cut_header(headers, source.name)
+            case SourceKind.COOKIE:
+                tokens, headers = _cut_cookie(headers, source.name)
+                if len(tokens) > 1:
+                    return Denial(Reason.BAD_HANDSHAKE, "the token cookie comes more than once")
+            case SourceKind.QUERY:
+                tokens, query = _cut_query(query, source.name)
+            case SourceKind.SUBPROTOCOL:  # pragma: no branch (there is no other kind)
+                tokens, subprotocols, marker = _cut_subprotocols(subprotocols, source.name)
+                echo = echo or marker
+        found += [(token, source.kind) for token in tokens if token]
+    if len({token for token, _ in found}) > 1:
+        return Denial(Reason.TOKEN_CONFLICT, "the request carries two different tokens")
+    if subprotocols != handshake.subprotocols:
+        headers = _keep_subprotocols(headers, frozenset(subprotocols))
+    token, kind = found[0] if found else (None, None)
+    return Credential(token, kind, query, headers, subprotocols, echo)
+
+
+def _cut_header(headers: _Headers, name: str) -> tuple[list[str], _Headers]:
+    """Tokens in fields of this name (RFC 6750 section 2.1) and the headers without them.
+
+    Authorization with a scheme other than Bearer is somebody else's and stays; any other header
+    may hold the token alone.
+    """
+    tokens, kept = [], []
+    for field, value in headers:
+        bearer = _BEARER.fullmatch(value)
+        if field.lower() != name.lower() or (bearer is None and name.lower() == "authorization"):
+            kept.append((field, value))
+        else:
+            tokens.append(bearer[1] or "" if bearer else value)
+    return tokens, tuple(kept)
+
+
+def _cut_cookie(headers: _Headers, name: str) -> tuple[list[str], _Headers]:
+    """Values of this cookie (RFC 6265 section 4.2.1) and the headers without it."""
+    tokens: list[str] = []
+    kept = []
+    for field, value in headers:
+        if field.lower() != "cookie":
+            kept.append((field, value))
+            continue
+        pairs = value.split(";")
+        others = [pair for pair in pairs if not _is_cookie(pair, name)]
+        if len(others) == len(pairs):
+            kept.append((field, value))
+        elif left := ";".join(others).strip(" \t;"):
+            kept.append((field, left))
+        tokens += [_cookie_value(pair) for pair in pairs if _is_cookie(pair, name)]
+    return tokens, tuple(kept)
+
+
+def _is_cookie(pair: str, name: str) -> bool:
+    # white space around the name is not in the grammar, but servers trim it
+    found, separator, _ = pair.partition("=")
+    return bool(separator) and found.strip() == name
+
+
+def _cookie_value(pair: str) -> str:
+    value = pair.partition("=")[2].strip()
+    quoted = len(value) > 1 and value[0] == value[-1] == '"'
+    return value[1:-1] if quoted else value
+
+
+def _cut_query(query: str, name: str) -> tuple[list[str], str]:
+    """Decoded values of this parameter and the raw query without it."""
+    tokens, kept = [], []
+    for parameter in query.split("&"):
+        raw_name, _, raw_value = parameter.partition("=")
+        if unquote_plus(raw_name) == name:
+            tokens.append(unquote(raw_value))  # "+" is a character of RFC 6750 tokens
+        else:
+            kept.append(parameter)
+    return tokens, "&".join(kept)
+
+
+def _cut_subprotocols(
+    offered: tuple[str, ...], marker: str
+) -> tuple[list[str], tuple[str, ...], str | None]:
+    """Tokens among the offered subprotocols, the real ones, and the marker if it stood alone."""
+    tokens, kept, echo = [], [], None
+    names = iter(offered)
+    for name in names:
+        if name == marker:
+            tokens.append(next(names, ""))
+            echo = marker
+        elif name.startswith(_BASE64URL_PREFIX):
+            tokens.append(_decode(name.removeprefix(_BASE64URL_PREFIX)))
+        elif name.startswith(f"{marker}."):
+            tokens.append(name.removeprefix(f"{marker}."))
+        else:
+            kept.append(name)
+    return tokens, tuple(kept), echo
+
+
+def _decode(encoded: str) -> str:
+    """The text of unpadded base64url (RFC 4648 section 5), or as it came where it is not that."""
+    if not _BASE64URL.fullmatch(encoded):
+        return encoded
+    try:
+        octets = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+    except binascii.Error:
+        return encoded
+    return octets.decode(errors="replace")
+
+
+def _keep_subprotocols(headers: _Headers, real: frozenset[str]) -> _Headers:
+    """The headers with only the real names left in Sec-WebSocket-Protocol."""
+    kept = []
+    for field, value in headers:
+        if field.lower() != "sec-websocket-protocol":
+            kept.append((field, value))
+        elif left := [name for name in map(str.strip, value.split(",")) if name in real]:
+            kept.append((field, ", ".join(left)))
+    return tuple(kept)

@@ -1,0 +1,255 @@
+"""The order of decisions: the only place that has it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from sidecar.errors import TemplateError
+from sidecar.model import Denial, Handshake, Identity, Peer, Permit, Reason
+from sidecar.policy.claims import Scope
+from sidecar.policy.compiled import Policy
+from sidecar.policy.credentials import Credential, SourceKind, extract
+from sidecar.policy.headers import build_head, fold_name
+from sidecar.policy.identity import carrying, claim_headers, signed_header
+from sidecar.policy.keys import SigningKey
+from sidecar.policy.routes import Route, check_path, find_route
+
+__all__ = ["Preflight", "Refusal", "authorize", "preflight"]
+
+
+_PCHAR: Final = "!$&'()*+,=:@"
+"""What a path segment holds unencoded besides unreserved characters (RFC 3986 section 3.3), without
+";", which `check_path` refuses because some servers cut the path there.
+"""
+
+_HIDDEN: Final = frozenset({"cookie", "authorization", "proxy-authorization"})
+"""Folded names of the headers that rules cannot read, because they carry credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """A handshake that may go on to have its token verified."""
+
+    handshake: Handshake
+    peer: Peer
+    route: Route
+    captures: Mapping[str, str]
+    credential: Credential
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A denial, and the route it was made on (None: before a route was found)."""
+
+    denial: Denial
+    route: Route | None
+
+
+def preflight(policy: Policy, handshake: Handshake, peer: Peer) -> Preflight | Refusal:
+    """Everything that can be decided without a key.
+
+    In this order: the path's form (bad_handshake), the route (no_route), TLS (tls_required), the
+    Origin (origin_denied; origin_missing), the credential (bad_handshake, token_conflict), a token
+    from a cookie without an Origin (origin_missing), no token (token_missing, unless the route lets
+    anonymous clients in), a token over max_token_size (token_invalid).
+    """
+    if wrong := check_path(handshake.path):
+        return Refusal(Denial(Reason.BAD_HANDSHAKE, wrong), None)
+    match = find_route(policy.routes, handshake.host, handshake.path)
+    if match is None:
+        return Refusal(Denial(Reason.NO_ROUTE), None)
+    route = match.route
+    if policy.server.require_tls and not peer.secure:
+        return Refusal(Denial(Reason.TLS_REQUIRED), route)
+    if denial := _check_origin(route, handshake):
+        return Refusal(denial, route)
+    credential = extract(handshake, route.authenticate.sources)
+    if isinstance(credential, Denial):
+        return Refusal(credential, route)
+    if denial := _check_credential(policy, route, handshake, credential):
+        return Refusal(denial, route)
+    return Preflight(handshake, peer, route, match.captures, credential)
+
+
+def _check_origin(route: Route, handshake: Handshake) -> Denial | None:
+    if handshake.origin is None:
+        allowed = route.origins.missing_allowed
+        return None if allowed else Denial(Reason.ORIGIN_MISSING, "no Origin field")
+    if not route.origins.permits(handshake.origin, handshake.host):
+        return Denial(Reason.ORIGIN_DENIED, "the Origin is not on the route's list")
+    return None
+
+
+def _check_credential(
+    policy: Policy, route: Route, handshake: Handshake, credential: Credential
+) -> Denial | None:
+    # A browser adds cookies by itself, so only the Origin tells who asked (RFC 6455 10.2).
+    if credential.source is SourceKind.COOKIE and handshake.origin is None:
+        return Denial(Reason.ORIGIN_MISSING, "a token from a cookie, and no Origin field")
+    if credential.token is None:
+        return None if route.authenticate.anonymous else Denial(Reason.TOKEN_MISSING)
+    if len(credential.token) > policy.tokens.max_token_size:
+        return Denial(Reason.TOKEN_INVALID, "the token is over max_token_size")
+    return None
+
+
+def authorize(
+    policy: Policy,
+    admitted: Preflight,
+    identity: Identity | None,
+    *,
+    request_id: str,
+    now: float,
+    signing_key: Callable[[str], SigningKey],
+) -> Permit | Refusal:
+    """Everything that can be decided with the identity: the rules, then the identity headers, then
+    the upstream's path and head.
+
+    A claim that cannot be a header value is claims_denied, a path or field that cannot be sent
+    bad_handshake. `signing_key` gives a provider's key for `identity.sign`; what it raises passes
+    through.
+    """
+    route = admitted.route
+    shadowed = _check_rules(route, _scope(admitted, identity))
+    if isinstance(shadowed, Denial):
+        return Refusal(shadowed, route)
+    try:
+        injected = _identity_headers(admitted, identity, request_id, now, signing_key)
+    except ValueError as error:
+        return Refusal(Denial(Reason.CLAIMS_DENIED, str(error)), route)
+    try:
+        head = _head(policy, admitted, injected, request_id)
+    except (TemplateError, ValueError) as error:
+        return Refusal(Denial(Reason.BAD_HANDSHAKE, str(error)), route)
+    return Permit(
+        route=route.name,
+        upstream=route.upstream,
+        head=head,
+        key=admitted.handshake.key,
+        offered=admitted.credential.subprotocols,
+        echo=admitted.credential.echo,
+        identity=identity,
+        shadowed=shadowed,
+    )
+
+
+def _check_rules(route: Route, scope: Scope) -> Denial | tuple[str, ...]:
+    """The first enforced rule that fails as a denial, else the labels of shadow rules that fail."""
+    shadowed: list[str] = []
+    for rule in route.authorize:
+        if rule.holds(scope):
+            continue
+        if not rule.shadow:
+            return Denial(Reason.CLAIMS_DENIED, f"rule {rule.label} does not hold", rule.reason)
+        shadowed.append(rule.label)
+    return tuple(shadowed)
+
+
+def _scope(admitted: Preflight, identity: Identity | None) -> Scope:
+    handshake, peer = admitted.handshake, admitted.peer
+    return Scope(
+        user=identity.user if identity else "",
+        claims=identity.claims if identity else {},
+        path=admitted.captures,
+        request={
+            "path": handshake.path,
+            "host": handshake.host,
+            "origin": handshake.origin or "",
+            "address": peer.address,
+            "secure": peer.secure,
+            "headers": _readable_headers(admitted),
+        },
+        session={
+            "provider": identity.provider if identity else None,
+            "token_id": identity.token_id if identity else None,
+            "anonymous": identity is None,
+            "expires_at": identity.expires_at if identity else None,
+        },
+    )
+
+
+def _readable_headers(admitted: Preflight) -> Mapping[str, str]:
+    """The client's headers by lower-case name, repeated ones joined (RFC 9110 section 5.3)."""
+    sources = admitted.route.authenticate.sources
+    hidden = _HIDDEN | {fold_name(one.name) for one in sources if one.kind is SourceKind.HEADER}
+    joined: dict[str, str] = {}
+    for name, value in admitted.credential.headers:
+        lower, folded = name.lower(), fold_name(name)
+        if folded not in hidden and not folded.startswith("sec-websocket-"):
+            joined[lower] = f"{joined[lower]}, {value}" if lower in joined else value
+    return joined
+
+
+def _identity_headers(
+    admitted: Preflight,
+    identity: Identity | None,
+    request_id: str,
+    now: float,
+    signing_key: Callable[[str], SigningKey],
+) -> Mapping[str, str]:
+    if identity is None:
+        return {}
+    route, token = admitted.route, admitted.credential.token
+    headers = dict(claim_headers(route.identity.headers, identity))
+    if route.identity.forward_token and token:
+        headers |= carrying(route.identity.forward_token.header, token)
+    if route.identity.sign:
+        headers |= signed_header(
+            route.identity.sign,
+            identity,
+            route=route.name,
+            upstream=route.upstream,
+            request_id=request_id,
+            now=now,
+            signing_key=signing_key,
+        )
+    return headers
+
+
+def _head(
+    policy: Policy, admitted: Preflight, injected: Mapping[str, str], request_id: str
+) -> bytes:
+    handshake, credential, route = admitted.handshake, admitted.credential, admitted.route
+    return build_head(
+        target=_target(policy, admitted),
+        host=handshake.host,
+        key=handshake.key,
+        origin=handshake.origin,
+        subprotocols=credential.subprotocols,
+        client_headers=credential.headers,
+        forward=route.forward_headers,
+        own=_own_headers(admitted.peer, request_id),
+        identity=injected,
+        identity_names=route.identity.names,
+    )
+
+
+def _own_headers(peer: Peer, request_id: str) -> Mapping[str, str]:
+    # A client behind a Unix socket has no address that an upstream could use.
+    address = {} if peer.address == "unix" else {"X-Forwarded-For": peer.address}
+    scheme = "https" if peer.secure else "http"
+    return {**address, "X-Forwarded-Proto": scheme, "X-Request-Id": request_id}
+
+
+def _target(policy: Policy, admitted: Preflight) -> str:
+    path, query = _path(admitted), admitted.credential.query
+    prefix = policy.upstreams[admitted.route.upstream].prefix
+    return f"{prefix}{path}?{query}" if query else f"{prefix}{path}"
+
+
+def _path(admitted: Preflight) -> str:
+    """The path for the upstream. Captures were decoded for matching and are encoded again, so that
+    none can add a segment or a query. Raises ValueError where the result is no good path.
+    """
+    template, rest = admitted.route.upstream_path, admitted.route.path.rest
+    if template is None:
+        return admitted.handshake.path
+    captures = {
+        name: quote(text, safe=_PCHAR + "/" if name == rest else _PCHAR)
+        for name, text in admitted.captures.items()
+    }
+    path = template.render({"path": captures, **captures})
+    if wrong := check_path(path):
+        raise ValueError(f"upstream_path: {wrong}")
+    return path
