@@ -1,0 +1,1 @@
+"""Authentication: tokens are verified here, with keys that are kept fresh."""

@@ -1,0 +1,272 @@
+"""A token and keys in, an Identity or a Denial out. Pure: time comes in as `now`.
+
+The rules, in the order in which they are checked:
+
+1. Form: a JWS in compact form (RFC 7515 section 7.1), strict base64url and strict JSON. Only `alg`,
+   `kid` and `typ` of the header count. Keys inside it (jku, jwk, x5u, x5c) are never looked at,
+   extensions that must be understood (crit, b64) and encrypted tokens (enc) are refused.
+2. Provider: by the exact `iss`, else by `alg`; a provider's algorithm list is the only say.
+3. Signature: with keys that are bound to this algorithm (RFC 8725 section 3.1).
+4. Claims: times, issuer, audience, required claims, the user (RFC 7519 section 4.1).
+
+A denial's detail names the check and holds nothing of the token.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from jwt.algorithms import get_default_algorithms
+
+from sidecar.model import Denial, Identity, Reason
+from sidecar.policy.keys import ASYMMETRIC, SYMMETRIC, VerificationKey
+from sidecar.policy.providers import Provider
+from sidecar.policy.strict_json import json_object
+
+__all__ = ["Unverified", "choose_providers", "parse", "verify"]
+
+LATEST: Final = 253402300799
+"""The last second of the year 9999: a later time is a mistake or an attack."""
+FUTURE_IAT: Final = 60
+"""Seconds that an issuer's clock may be ahead of ours."""
+MAX_USER_BYTES: Final = 1024
+"""A user's name travels in a header of the upstream's request."""
+
+_ALGORITHMS: Final = {
+    name: algorithm
+    for name, algorithm in get_default_algorithms().items()
+    if name in SYMMETRIC | ASYMMETRIC
+}
+_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_REFUSED_PARAMETERS: Final = ("crit", "b64", "enc")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Unverified:
+    """A well-formed token whose signature nobody has checked yet.
+
+    `kid` and `typ` are None where absent, `issuer` where the claim is absent or not text.
+    """
+
+    alg: str
+    kid: str | None
+    typ: str | None
+    issuer: str | None
+    claims: Mapping[str, Any]
+    signing_input: bytes
+    signature: bytes
+
+
+class _Refused(Exception):  # noqa: N818 - a way out of nested checks, not an error
+    """Carries the denial from a check to `parse` or `verify`."""
+
+    def __init__(self, detail: str, reason: Reason = Reason.TOKEN_INVALID) -> None:
+        self.denial = Denial(reason, detail)
+        super().__init__(detail)
+
+
+def parse(token: str, max_size: int) -> Unverified | Denial:
+    """Take a token apart. `max_size` is in bytes; a longer token is refused before decoding."""
+    if len(token) > max_size:
+        return Denial(Reason.TOKEN_INVALID, "the token is over max_token_size")
+    try:
+        return _parse(token)
+    except _Refused as refused:
+        return refused.denial
+
+
+def _parse(token: str) -> Unverified:
+    parts = token.split(".")
+    if len(parts) != 3:
+        raise _Refused("the token has not three parts")
+    header = _json_part(parts[0], "header")
+    claims = _json_part(parts[1], "payload")
+    signature = _base64url(parts[2], "signature")
+    for name in _REFUSED_PARAMETERS:
+        if name in header:
+            raise _Refused(f"the header has {name}")
+    alg = _text_parameter(header, "alg")
+    if alg is None:
+        raise _Refused("the header has no alg")
+    issuer = claims.get("iss")
+    return Unverified(
+        alg=alg,
+        kid=_text_parameter(header, "kid"),
+        typ=_text_parameter(header, "typ"),
+        issuer=issuer if isinstance(issuer, str) else None,
+        claims=claims,
+        signing_input=f"{parts[0]}.{parts[1]}".encode("ascii"),
+        signature=signature,
+    )
+
+
+def _base64url(part: str, name: str) -> bytes:
+    """RFC 7515 section 2: no padding, white space or line breaks; RFC 4648 section 3.5: the
+    unused bits are zero, so that a token has one spelling only.
+    """
+    if _BASE64URL.fullmatch(part) is None:
+        raise _Refused(f"the {name} is not base64url")
+    try:
+        data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except binascii.Error:
+        raise _Refused(f"the {name} is not base64url") from None
+    if base64.urlsafe_b64encode(data).rstrip(b"=") != part.encode("ascii"):
+        raise _Refused(f"the {name} is not canonical base64url")
+    return data
+
+
+def _json_part(part: str, name: str) -> dict[str, Any]:
+    try:
+        return json_object(_base64url(part, name))
+    except ValueError as error:
+        raise _Refused(f"the {name} is {error}") from None
+
+
+def _text_parameter(header: Mapping[str, Any], name: str) -> str | None:
+    if name not in header:
+        return None
+    value = header[name]
+    if not isinstance(value, str):
+        raise _Refused(f"the header's {name} is not text")
+    return value
+
+
+def choose_providers(unverified: Unverified, providers: Sequence[Provider]) -> tuple[Provider, ...]:
+    """The providers that may have issued the token, in the policy's order.
+
+    Where a provider names the token's issuer, such providers only; else those that name none.
+    Of them, those that have the token's exact algorithm. Several that are left differ by their
+    keys, so the caller tries each.
+    """
+    exact = [p for p in providers if p.issuer == unverified.issuer]
+    candidates = exact or [p for p in providers if p.issuer is None]
+    return tuple(p for p in candidates if unverified.alg in p.algorithms)
+
+
+def verify(
+    unverified: Unverified,
+    provider: Provider,
+    keys: Sequence[VerificationKey],
+    *,
+    leeway: float,
+    now: float,
+) -> Identity | Denial:
+    """Check a token against one provider. `leeway` is in seconds, `now` since the epoch.
+
+    A token whose signature is good but whose time is over gives token_expired, everything else
+    that is wrong token_invalid. At its `exp` (plus leeway) a token is expired, at its `nbf` (less
+    leeway) it is good (RFC 7519 sections 4.1.4 and 4.1.5).
+    """
+    try:
+        _check_header(unverified, provider)
+        _check_signature(unverified, provider, keys)
+        expires_at = _check_times(unverified.claims, provider.max_age, leeway, now)
+        _check_claims(unverified.claims, provider)
+        user = _user(provider.user.find(unverified.claims))
+    except _Refused as refused:
+        return refused.denial
+    token_id = unverified.claims.get("jti")
+    return Identity(
+        user=user,
+        claims=unverified.claims,
+        provider=provider.name,
+        expires_at=expires_at,
+        token_id=token_id if isinstance(token_id, str) else None,
+    )
+
+
+def _check_header(unverified: Unverified, provider: Provider) -> None:
+    """`typ` is compared as a media type whose "application/" may be left out (RFC 7515 4.1.9)."""
+    if unverified.alg not in provider.algorithms:
+        raise _Refused("the algorithm is not the provider's")
+    typ = "jwt" if unverified.typ is None else unverified.typ.lower()
+    if typ.removeprefix("application/") not in provider.token_types:
+        raise _Refused("the typ is not accepted")
+
+
+def _check_signature(
+    unverified: Unverified, provider: Provider, keys: Sequence[VerificationKey]
+) -> None:
+    algorithm = _ALGORITHMS.get(unverified.alg)
+    if algorithm is None:
+        raise _Refused("the algorithm is not supported")
+    for key in keys:
+        if unverified.alg not in key.algorithms:
+            continue
+        if algorithm.check_key_length(key.material) and not provider.allow_weak_secret:
+            continue
+        if algorithm.verify(unverified.signing_input, key.material, unverified.signature):
+            return
+    raise _Refused("the signature fits no key" if keys else "no key has the token's kid")
+
+
+def _check_times(
+    claims: Mapping[str, Any], max_age: float | None, leeway: float, now: float
+) -> float | None:
+    """Check exp, nbf, iat and the age; give exp."""
+    exp, nbf, iat = (_time(claims, name) for name in ("exp", "nbf", "iat"))
+    if exp is not None and exp <= now - leeway:
+        raise _Refused("exp is over", Reason.TOKEN_EXPIRED)
+    if nbf is not None and nbf > now + leeway:
+        raise _Refused("nbf is in the future")
+    if iat is not None and iat > now + FUTURE_IAT:
+        raise _Refused("iat is in the future")
+    if max_age is not None:
+        if iat is None:
+            raise _Refused("iat is missing, and max_age needs it")
+        if iat <= now - leeway - max_age:
+            raise _Refused("the token is older than max_age", Reason.TOKEN_EXPIRED)
+    return exp
+
+
+def _time(claims: Mapping[str, Any], name: str) -> float | None:
+    """A NumericDate (RFC 7519 section 2): a JSON number in a sane range."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _Refused(f"{name} is not a number")
+    if not 0 <= value <= LATEST:
+        raise _Refused(f"{name} is out of range")
+    return float(value)
+
+
+def _check_claims(claims: Mapping[str, Any], provider: Provider) -> None:
+    for name in provider.require:
+        if claims.get(name) is None:
+            raise _Refused(f"the required claim {name} is missing")
+    if not isinstance(claims.get("iss", ""), str):
+        raise _Refused("iss is not text")
+    if provider.issuer is not None and claims.get("iss") != provider.issuer:
+        raise _Refused("iss is not the provider's issuer")
+    audience = _audience(claims)
+    if provider.audience and not audience.intersection(provider.audience):
+        raise _Refused("aud does not name this audience")
+
+
+def _audience(claims: Mapping[str, Any]) -> frozenset[str]:
+    """The audiences of a token. A provider without an audience of its own accepts any of them:
+    the policy has said that it does not tell them apart.
+    """
+    value = claims.get("aud", [])
+    entries = value if isinstance(value, list) else [value]
+    if not all(isinstance(entry, str) for entry in entries):
+        raise _Refused("aud is neither text nor a list of texts")
+    return frozenset(entries)
+
+
+def _user(value: Any) -> str:
+    """The user's name: text as it stands, or an integer in decimal."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value:
+        raise _Refused("the user claim is missing, or neither text nor an integer")
+    if _CONTROL.search(value) is not None:
+        raise _Refused("the user claim has control characters")
+    if len(value.encode("utf-8")) > MAX_USER_BYTES:
+        raise _Refused("the user claim is over 1 KiB")
+    return value
