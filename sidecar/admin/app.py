@@ -1,0 +1,139 @@
+"""The admin listener: probes, metrics and drain. It never shares a port with the public one."""
+
+import hmac
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Final
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from sidecar.observe.metrics import Metrics
+from sidecar.policy.compiled import Admin
+
+__all__ = ["build"]
+
+_PROBES: Final = frozenset({"/livez", "/readyz"})
+_HEADERS: Final = {
+    hdrs.CACHE_CONTROL: "no-store",
+    hdrs.SERVER: "ws-sidecar",  # aiohttp's own names its version and Python's
+    "X-Content-Type-Options": "nosniff",
+}
+_BROWSER_FIELDS: Final = (hdrs.ORIGIN, "Sec-Fetch-Site")
+_ERROR_FIELDS: Final = (hdrs.ALLOW, hdrs.WWW_AUTHENTICATE)
+
+
+def build(
+    admin: Admin,
+    *,
+    token: bytes | None,
+    metrics: Metrics,
+    readiness: Callable[[], Mapping[str, str]],
+    drain: Callable[[], None],
+) -> web.Application:
+    """The admin application.
+
+    With a `token`, every path but the probes (and /metrics where `admin.metrics_public`) takes it
+    as a bearer token (RFC 6750 section 2.1) and answers 401 without. `readiness` names what is
+    not ready and why; empty means ready. `drain` starts to drain; it is called once, however
+    often the endpoint is. Errors are application/problem+json (RFC 9457).
+    """
+    endpoints = _Endpoints(metrics, readiness, drain)
+    public = _PROBES | {"/metrics"} if admin.metrics_public else _PROBES
+    # In this order: headers for every answer, errors made of exceptions, then the guard.
+    app = web.Application(middlewares=[_with_headers, _with_problems, _guard(token, public)])
+    app.add_routes(
+        [
+            web.get("/livez", endpoints.livez),
+            web.get("/readyz", endpoints.readyz),
+            web.get("/metrics", endpoints.metrics),
+            web.post("/drain", endpoints.drain),
+        ]
+    )
+    return app
+
+
+class _Endpoints:
+    def __init__(
+        self,
+        metrics: Metrics,
+        readiness: Callable[[], Mapping[str, str]],
+        drain: Callable[[], None],
+    ) -> None:
+        self._metrics = metrics
+        self._readiness = readiness
+        self._drain = drain
+        self._draining = False
+
+    async def livez(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        problems = dict(self._readiness())
+        if not problems:
+            return web.json_response({"status": "ready"})
+        body = {"status": "not ready", "problems": problems}
+        return web.json_response(body, status=HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
+        body, content_type = self._metrics.render(accept)
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
+
+    async def drain(self, request: web.Request) -> web.Response:
+        # On loopback there may be no token, and any web page may send a POST there (or have its
+        # name point there). Programs send none of these fields; browsers cannot leave them out.
+        if any(field in request.headers for field in _BROWSER_FIELDS):
+            raise web.HTTPForbidden
+        if not self._draining:
+            self._drain()
+            self._draining = True
+        return web.json_response({"status": "draining"}, status=HTTPStatus.ACCEPTED)
+
+
+@web.middleware
+async def _with_headers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await handler(request)
+    response.headers.update(_HEADERS)
+    return response
+
+
+@web.middleware
+async def _with_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        headers = {
+            str(name): error.headers[name] for name in _ERROR_FIELDS if name in error.headers
+        }
+        return _problem(error.status, headers)
+    except Exception:
+        structlog.get_logger().exception("admin_request_failed", path=request.path)
+        return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, {})
+
+
+def _problem(status: int, headers: Mapping[str, str]) -> web.Response:
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+    return web.json_response(
+        body, status=status, headers=headers, content_type="application/problem+json"
+    )
+
+
+def _guard(token: bytes | None, public: frozenset[str]) -> Middleware:
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if token is not None and request.path not in public and not _bears(request, token):
+            raise web.HTTPUnauthorized(headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
+        return await handler(request)
+
+    return guard
+
+
+def _bears(request: web.Request, token: bytes) -> bool:
+    fields = request.headers.getall(hdrs.AUTHORIZATION, [])
+    if len(fields) != 1:
+        return False
+    scheme, _, credential = fields[0].partition(" ")
+    presented = credential.strip().encode("utf-8", "surrogateescape")
+    return scheme.lower() == "bearer" and hmac.compare_digest(presented, token)

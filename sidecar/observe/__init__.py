@@ -1,0 +1,1 @@
+"""What the program tells of itself: log lines, the audit log, metrics."""

@@ -1,0 +1,216 @@
+"""Metrics for Prometheus: every name and every label the program exposes."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from sidecar.observe.labels import Labels
+from sidecar.policy.compiled import Policy
+
+__all__ = ["Metrics", "Traffic", "TrafficSource"]
+
+Traffic = Mapping[tuple[str, str], tuple[int, int]]
+"""(route, direction) to (messages, payload bytes) since the start; the direction is named by the
+side that sends: "client" or "upstream"."""
+
+TrafficSource = Callable[[], Traffic]
+
+_OPENMETRICS: Final = "application/openmetrics-text"
+
+_HANDSHAKE_SECONDS: Final = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+_LONG_SECONDS: Final = (1, 10, 60, 300, 900, 1800, 3600, 14_400, 43_200, 86_400, 604_800)
+
+
+class Metrics:
+    """The program's metrics on a registry of their own.
+
+    Label values come from closed sets that are read from the policy; everything else is "other",
+    and "none" stands for what is not there. Seconds are floats.
+    """
+
+    def __init__(self, policy: Policy, *, version: str) -> None:
+        self._labels = Labels.of(policy)
+        self._registry = CollectorRegistry()
+        self._traffic = _TrafficCollector(self._labels)
+        self._registry.register(self._traffic)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self._create_handshake_metrics()
+        self._create_connection_metrics()
+        self._create_key_metrics()
+        build = Info("ws_sidecar_build", "The running program", registry=self._registry)
+        build.info({"version": version})
+        self._gauge("max_connections", "Connections the policy allows").set(
+            policy.server.max_connections
+        )
+        for route in self._labels.routes:
+            self._open.labels(route)
+
+    def handshake(
+        self, route: str | None, outcome: str, reason: str | None, seconds: float
+    ) -> None:
+        """Count a handshake that was decided: `outcome` is "allowed" or "refused", `reason` the
+        refusal's (the rule's own where it has one).
+        """
+        outcome = self._labels.outcome(outcome)
+        self._handshakes.labels(
+            self._labels.route(route), outcome, self._labels.reason(reason)
+        ).inc()
+        self._handshake_seconds.labels(outcome).observe(seconds)
+
+    def shadow_denial(self, route: str, rule_label: str) -> None:
+        """Count a rule that did not hold and is not enforced."""
+        self._shadow_denials.labels(self._labels.route(route), self._labels.rule(rule_label)).inc()
+
+    def token_expiry(self, route: str, seconds_left: float) -> None:
+        """Record how long an admitted token is still good; less than nothing (within the
+        policy's leeway) counts as nothing.
+        """
+        self._token_expiry.labels(self._labels.route(route)).observe(max(seconds_left, 0.0))
+
+    def upstream_connect(self, upstream: str, seconds: float, outcome: str) -> None:
+        """Record an attempt to open the upstream: `outcome` is "ok" or the failure's reason."""
+        name = self._labels.upstream(upstream)
+        self._connects.labels(name, self._labels.outcome(outcome)).inc()
+        self._connect_seconds.labels(name).observe(seconds)
+
+    def opened(self, route: str) -> None:
+        """A connection began to relay."""
+        self._open.labels(self._labels.route(route)).inc()
+
+    def closed(self, route: str, code: int, by: str, reason: str | None, seconds: float) -> None:
+        """A connection that was `opened` ended after `seconds`: with which close code, by whom
+        ("client", "upstream" or "sidecar"), and why where the sidecar ended it.
+        """
+        name = self._labels.route(route)
+        self._open.labels(name).dec()
+        self._closes.labels(
+            name, self._labels.code(code), self._labels.side(by), self._labels.reason(reason)
+        ).inc()
+        self._connection_seconds.labels(name).observe(seconds)
+
+    def violation(self, route: str, reason: str) -> None:
+        """Count a frame or message against the protocol or a limit."""
+        self._violations.labels(self._labels.route(route), self._labels.reason(reason)).inc()
+
+    def key_fetch(self, provider: str, outcome: str) -> None:
+        """Count a fetch of a provider's keys: `outcome` is "ok" or "error"."""
+        self._key_fetches.labels(
+            self._labels.provider(provider), self._labels.outcome(outcome)
+        ).inc()
+
+    def provider_ready(self, provider: str, ready: bool) -> None:
+        """Set whether a provider has keys."""
+        self._providers_ready.labels(self._labels.provider(provider)).set(ready)
+
+    def set_traffic_source(self, source: TrafficSource) -> None:
+        """Name the function that tells the traffic so far; it is called at each scrape."""
+        self._traffic.source = source
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition and its content type: OpenMetrics 1.0 where `accept` (the request's
+        Accept field) names it, else the text format 0.0.4.
+        """
+        kinds = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+        # Never the client's own text: its version parameter would be echoed in the content type.
+        encode, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in kinds else "")
+        return encode(self._registry), content_type
+
+    def _create_handshake_metrics(self) -> None:
+        self._handshakes = self._counter(
+            "handshakes", "Handshakes decided", "route", "outcome", "reason"
+        )
+        self._handshake_seconds = self._histogram(
+            "handshake_seconds", "Time to decide a handshake", _HANDSHAKE_SECONDS, "outcome"
+        )
+        self._shadow_denials = self._counter(
+            "shadow_denials", "Rules that failed without being enforced", "route", "rule"
+        )
+        self._token_expiry = self._histogram(
+            "token_expiry_seconds", "Time left to a token's expiry when admitted", _LONG_SECONDS,
+            "route",
+        )  # fmt: skip
+
+    def _create_connection_metrics(self) -> None:
+        self._connects = self._counter(
+            "upstream_connects", "Attempts to open the upstream", "upstream", "outcome"
+        )
+        self._connect_seconds = self._histogram(
+            "upstream_connect_seconds", "Time to open the upstream", _HANDSHAKE_SECONDS, "upstream"
+        )
+        self._open = self._gauge("connections_open", "Connections being relayed", "route")
+        self._closes = self._counter("closes", "Connections ended", "route", "code", "by", "reason")
+        self._connection_seconds = self._histogram(
+            "connection_seconds", "How long connections lasted", _LONG_SECONDS, "route"
+        )
+        self._violations = self._counter(
+            "violations", "Frames and messages against the protocol or a limit", "route", "reason"
+        )
+
+    def _create_key_metrics(self) -> None:
+        self._key_fetches = self._counter(
+            "key_fetches", "Fetches of providers' keys", "provider", "outcome"
+        )
+        self._providers_ready = self._gauge(
+            "provider_ready", "Whether a provider has keys", "provider"
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"ws_sidecar_{name}", text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"ws_sidecar_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
+        return Histogram(
+            f"ws_sidecar_{name}", text, labels, buckets=tuple(buckets), registry=self._registry
+        )
+
+
+class _TrafficCollector(Collector):
+    """Messages and bytes, asked for at the scrape: the relay counts for itself and calls nobody."""
+
+    def __init__(self, labels: Labels) -> None:
+        self._labels = labels
+        self.source: TrafficSource = dict
+
+    def describe(self) -> Iterable[Metric]:
+        """The families without samples, so that registering does not call the source."""
+        return self._families()
+
+    def collect(self) -> Iterable[Metric]:
+        """The families with the traffic so far; what shares its labels is summed up."""
+        totals: dict[tuple[str, str], tuple[int, int]] = {}
+        for (route, direction), (messages, size) in self.source().items():
+            key = (self._labels.route(route), self._labels.side(direction))
+            before = totals.get(key, (0, 0))
+            totals[key] = (before[0] + messages, before[1] + size)
+        families = self._families()
+        for key, counts in totals.items():
+            for family, count in zip(families, counts, strict=True):
+                family.add_metric(key, count)
+        return families
+
+    def _families(self) -> tuple[CounterMetricFamily, CounterMetricFamily]:
+        labels = ("route", "direction")
+        return (
+            CounterMetricFamily("ws_sidecar_messages", "Messages relayed", labels=labels),
+            CounterMetricFamily("ws_sidecar_payload_bytes", "Payload bytes relayed", labels=labels),
+        )

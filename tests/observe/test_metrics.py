@@ -1,0 +1,192 @@
+from collections.abc import Mapping
+
+import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from sidecar.observe.metrics import Metrics
+from sidecar.policy.compiled import Policy
+
+Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def metrics(policy: Policy) -> Metrics:
+    return Metrics(policy, version="1.2.3")
+
+
+def scrape(metrics: Metrics) -> Samples:
+    body, _ = metrics.render()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse_text(body.decode())
+        for sample in family.samples
+    }
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    return scrape(metrics)[f"ws_sidecar_{name}", frozenset(labels.items())]
+
+
+def use_everything(metrics: Metrics, junk: str, code: int) -> None:
+    metrics.handshake(junk, junk, junk, 0.1)
+    metrics.shadow_denial(junk, junk)
+    metrics.token_expiry(junk, 10)
+    metrics.upstream_connect(junk, 0.1, junk)
+    metrics.opened(junk)
+    metrics.closed(junk, code, junk, junk, 1)
+    metrics.violation(junk, junk)
+    metrics.key_fetch(junk, junk)
+    metrics.provider_ready(junk, True)
+    metrics.set_traffic_source(lambda: {(junk, junk): (1, 1), (junk + "2", junk): (1, 1)})
+
+
+def test_a_handshake_is_counted_by_route_outcome_and_reason(metrics: Metrics) -> None:
+    metrics.handshake("chat", "allowed", None, 0.002)
+    metrics.handshake("chat", "refused", "not_a_member", 0.002)
+    metrics.handshake(None, "refused", "no_route", 0.002)
+    name = "handshakes_total"
+    assert value(metrics, name, route="chat", outcome="allowed", reason="none") == 1
+    assert value(metrics, name, route="chat", outcome="refused", reason="not_a_member") == 1
+    assert value(metrics, name, route="none", outcome="refused", reason="no_route") == 1
+    assert value(metrics, "handshake_seconds_count", outcome="refused") == 2
+    assert value(metrics, "handshake_seconds_sum", outcome="allowed") == 0.002
+
+
+def test_a_shadow_denial_is_counted_by_rule(metrics: Metrics) -> None:
+    metrics.shadow_denial("chat", "verified")
+    assert value(metrics, "shadow_denials_total", route="chat", rule="verified") == 1
+
+
+def test_a_token_within_the_leeway_expires_now(metrics: Metrics) -> None:
+    metrics.token_expiry("chat", 90)
+    metrics.token_expiry("chat", -20)
+    assert value(metrics, "token_expiry_seconds_sum", route="chat") == 90
+    assert value(metrics, "token_expiry_seconds_bucket", route="chat", le="60.0") == 1
+    assert value(metrics, "token_expiry_seconds_bucket", route="chat", le="300.0") == 2
+
+
+def test_a_dial_is_counted_by_outcome(metrics: Metrics) -> None:
+    metrics.upstream_connect("backend", 0.01, "ok")
+    metrics.upstream_connect("backend", 5, "upstream_timeout")
+    name = "upstream_connects_total"
+    assert value(metrics, name, upstream="backend", outcome="ok") == 1
+    assert value(metrics, name, upstream="backend", outcome="upstream_timeout") == 1
+    assert value(metrics, "upstream_connect_seconds_count", upstream="backend") == 2
+
+
+def test_open_connections_go_up_and_down(metrics: Metrics) -> None:
+    assert value(metrics, "connections_open", route="chat") == 0
+    metrics.opened("chat")
+    metrics.opened("chat")
+    metrics.closed("chat", 1000, "client", None, 30)
+    assert value(metrics, "connections_open", route="chat") == 1
+
+
+def test_a_close_is_counted_by_code_side_and_reason(metrics: Metrics) -> None:
+    metrics.closed("chat", 1009, "sidecar", "message_too_big", 30)
+    metrics.closed("chat", 4321, "upstream", None, 30)
+    name = "closes_total"
+    closed = value(metrics, name, route="chat", code="1009", by="sidecar", reason="message_too_big")
+    assert closed == 1
+    assert value(metrics, name, route="chat", code="4xxx", by="upstream", reason="none") == 1
+    assert value(metrics, "connection_seconds_sum", route="chat") == 60
+
+
+def test_a_violation_is_counted_by_reason(metrics: Metrics) -> None:
+    metrics.violation("chat", "message_rate")
+    assert value(metrics, "violations_total", route="chat", reason="message_rate") == 1
+
+
+def test_providers_keys_are_counted_and_shown(metrics: Metrics) -> None:
+    metrics.key_fetch("app", "error")
+    metrics.provider_ready("app", False)
+    assert value(metrics, "key_fetches_total", provider="app", outcome="error") == 1
+    assert value(metrics, "provider_ready", provider="app") == 0
+    metrics.provider_ready("app", True)
+    assert value(metrics, "provider_ready", provider="app") == 1
+
+
+def test_traffic_is_asked_for_at_each_scrape(metrics: Metrics) -> None:
+    traffic = {("chat", "client"): (1, 10), ("chat", "upstream"): (2, 20)}
+    metrics.set_traffic_source(lambda: traffic)
+    assert value(metrics, "messages_total", route="chat", direction="client") == 1
+    traffic["chat", "client"] = (3, 30)
+    assert value(metrics, "messages_total", route="chat", direction="client") == 3
+    assert value(metrics, "payload_bytes_total", route="chat", direction="client") == 30
+    assert value(metrics, "payload_bytes_total", route="chat", direction="upstream") == 20
+
+
+def test_unknown_routes_share_one_sum_of_traffic(metrics: Metrics) -> None:
+    metrics.set_traffic_source(lambda: {("a", "client"): (1, 10), ("b", "client"): (2, 20)})
+    assert value(metrics, "messages_total", route="other", direction="client") == 3
+    assert value(metrics, "payload_bytes_total", route="other", direction="client") == 30
+
+
+def test_the_program_and_its_limit_are_shown(metrics: Metrics) -> None:
+    assert value(metrics, "build_info", version="1.2.3") == 1
+    assert value(metrics, "max_connections") == 7
+
+
+def test_standard_process_metrics_are_there(metrics: Metrics) -> None:
+    names = {name for name, _ in scrape(metrics)}
+    assert {"process_open_fds", "python_info", "python_gc_collections_total"} <= names
+
+
+def test_two_programs_in_a_process_do_not_share_metrics(policy: Policy) -> None:
+    first, second = Metrics(policy, version="1"), Metrics(policy, version="2")
+    first.opened("chat")
+    assert value(second, "connections_open", route="chat") == 0
+
+
+def test_the_text_format_is_the_default(metrics: Metrics) -> None:
+    _, content_type = metrics.render()
+    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text",
+        "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2",
+        "text/html, Application/OpenMetrics-Text ; version=x",
+    ],
+)
+def test_openmetrics_comes_when_asked_for(metrics: Metrics, accept: str) -> None:
+    use_everything(metrics, "chat", 1000)
+    body, content_type = metrics.render(accept)
+    assert content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    families = parse_openmetrics(body.decode())  # type: ignore[no-untyped-call]
+    names = {family.name for family in families}
+    assert {"ws_sidecar_handshakes", "ws_sidecar_messages", "ws_sidecar_build"} <= names
+
+
+def test_nothing_of_the_accept_field_comes_back(metrics: Metrics) -> None:
+    _, content_type = metrics.render("application/openmetrics-text;version=9;escaping=evil")
+    assert "9" not in content_type
+    assert "evil" not in content_type
+
+
+def test_random_values_make_no_new_time_series(metrics: Metrics) -> None:
+    use_everything(metrics, "warm-up", 4000)
+    before = scrape(metrics).keys()
+    for number in range(500):
+        use_everything(metrics, f'/path-{number}"\n', 4000 if number % 2 else 4999)
+    assert scrape(metrics).keys() == before
+    assert not any("path" in text for _, labels in before for _, text in labels)
+
+
+def test_every_label_name_is_known(metrics: Metrics) -> None:
+    use_everything(metrics, "chat", 1000)
+    names = {
+        label
+        for name, labels in scrape(metrics)
+        for label, _ in labels
+        if name.startswith("ws_sidecar_")
+    }
+    assert names == {
+        "route", "reason", "direction", "code", "provider", "upstream", "by", "outcome", "rule",
+        "version", "le",
+    }  # fmt: skip
