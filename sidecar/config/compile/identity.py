@@ -47,7 +47,9 @@ def compile_identity(
 def compile_forward_headers(
     loc: Loc, names: list[str], injected: frozenset[str], report: Report
 ) -> frozenset[str]:
-    """The folded names of client headers to pass on. `injected` are the identity's, folded."""
+    """The names of client headers to pass on, in lower case: with `X_Custom` a header X-Custom is
+    not meant. `injected` are the identity's, folded.
+    """
     for index, name in enumerate(names):
         folded = fold_name(name)
         if folded in injected:
@@ -56,7 +58,7 @@ def compile_forward_headers(
             )
         elif folded in OWN_HEADERS or never_forwarded(name):
             report.error((*loc, index), f"{name} is the sidecar's to set or to drop", "remove it")
-    return frozenset(map(fold_name, names))
+    return frozenset(name.lower() for name in names)
 
 
 def _header(

@@ -94,3 +94,8 @@ def test_what_is_no_value_of_a_header(
     (mistake,) = mistakes(policy(small, f"identity: {{headers: {{X-A: {value}}}}}"))
     assert "routes[0].identity.headers.X-A" in mistake
     assert wrong in mistake
+
+
+def test_a_forwarded_header_is_meant_to_the_letter(load: Load, small: str) -> None:
+    loaded = load(policy(small, "forward_headers: [X_Custom, Accept-Language]"))
+    assert loaded.policy.routes[0].forward_headers == {"x_custom", "accept-language"}
