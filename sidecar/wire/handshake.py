@@ -58,9 +58,11 @@ def parse_request(
     fields = _by_name(texts)
     _check_no_body(fields, has_body)
     host = _host(_single(fields, "Host"))  # item 2
-    # items 3 and 4; Firefox sends "keep-alive, Upgrade"
-    if not has_token(_values(fields, "Upgrade"), "websocket"):
-        raise HandshakeError("Upgrade does not name websocket")
+    # Items 3 and 4. A choice of protocols (RFC 9110 section 7.8) is refused: HTTP parsers differ in
+    # what they take for an upgrade then, and so in where the request ends.
+    if _single(fields, "Upgrade").lower() != "websocket":
+        raise HandshakeError("Upgrade is not websocket")
+    # Firefox sends "keep-alive, Upgrade".
     if not has_token(_values(fields, "Connection"), "upgrade"):
         raise HandshakeError("Connection does not name Upgrade")
     # item 6, before the key: another version may have another key or none

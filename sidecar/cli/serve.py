@@ -1,0 +1,81 @@
+"""`ws-sidecar serve`: run the sidecar until SIGTERM or SIGINT, then drain."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from sidecar.config.source import load_policy
+from sidecar.errors import ConfigError, KeyMaterialError
+from sidecar.observe import logs
+from sidecar.policy.compiled import Policy
+from sidecar.proxy.app import Sidecar
+
+__all__ = ["add_parser", "run"]
+
+_log = structlog.get_logger()
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the program's."""
+    parser = subparsers.add_parser("serve", help="run the sidecar")
+    parser.add_argument(
+        "--config",
+        "-c",
+        action="append",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help="a policy file, or a folder of them; may be given more than once",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve. 0 after a drain, 1 where the policy or the machine does not allow it."""
+    try:
+        loaded = load_policy(args.config, os.environ)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    logs.configure(loaded.policy.logging)
+    for warning in loaded.warnings:
+        _log.warning("policy_warning", problem=str(warning))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(loaded.policy))
+
+
+async def _serve(policy: Policy) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        sidecar = Sidecar(policy, os.environ)
+    except (ConfigError, OSError) as error:
+        _log.error("start_failed", error=str(error))
+        return 1
+    try:
+        await sidecar.start()
+    except (KeyMaterialError, OSError) as error:
+        _log.error("start_failed", error=str(error))
+        await sidecar.close()
+        return 1
+    await stop.wait()
+    sidecar.drain()
+    await sidecar.drained()
+    await sidecar.close()
+    _log.info("stopped")
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on Windows
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,302 @@
+"""The awaits between the pure steps of a handshake; no rules.
+
+    request -> Handshake -> Preflight -> Identity -> Permit -> dialled upstream -> Link
+
+Each arrow may end in a refusal; `proxy.refusals` says how that looks.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from sidecar.auth.authenticator import Authenticator
+from sidecar.errors import HandshakeError, KeysUnavailable, UpstreamError
+from sidecar.model import Denial, Handshake, Permit, Reason
+from sidecar.policy import decide
+from sidecar.policy.compiled import Policy
+from sidecar.policy.credentials import SourceKind, extract
+from sidecar.policy.decide import Preflight
+from sidecar.policy.keys import SigningKey
+from sidecar.policy.limits import Limits
+from sidecar.policy.peers import resolve_peer
+from sidecar.policy.refuse import Refuse
+from sidecar.policy.routes import Route
+from sidecar.proxy.connections import Connections
+from sidecar.proxy.farewell import Farewell
+from sidecar.proxy.handover import Front, TakenOver, peer_of, take_transport
+from sidecar.proxy.record import Attempt, Recorder
+from sidecar.proxy.refusals import closable, close_code, http_refusal, public_name
+from sidecar.proxy.relay import Link, Pipe
+from sidecar.proxy.scanners import client_scanner, upstream_scanner
+from sidecar.proxy.upstream import Dialled, dial
+from sidecar.wire.handshake import parse_request, switching_protocols
+
+__all__ = ["Admission"]
+
+_CLIENT_LEFT: Final = Denial(Reason.BAD_HANDSHAKE, "the client left during the handshake")
+
+_log = structlog.get_logger()
+
+
+class _Refused(Exception):  # noqa: N818  # a way out, not an error
+    """Carries a denial from any step to the one place that answers it."""
+
+    def __init__(self, denial: Denial, *, unsupported_version: bool = False) -> None:
+        self.denial = denial
+        self.unsupported_version = unsupported_version
+        super().__init__(denial.reason)
+
+
+class Admission:
+    """Takes each request of the public listener to a relay or to a refusal.
+
+    `upstream_tls` holds the TLS contexts of the upstreams that are wss. `clock` is the time of day
+    in seconds since the epoch. While `draining`, every handshake is refused.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        authenticator: Authenticator,
+        signing_key: Callable[[str], SigningKey],
+        connections: Connections,
+        recorder: Recorder,
+        upstream_tls: Mapping[str, ssl.SSLContext],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._policy = policy
+        self._authenticator = authenticator
+        self._signing_key = signing_key
+        self._connections = connections
+        self._recorder = recorder
+        self._upstream_tls = upstream_tls
+        self._clock = clock
+        self._farewells: set[asyncio.Transport] = set()
+        self.draining = False
+
+    def close(self) -> None:
+        """Cut off the refused clients that still wait for their close frame or were just told."""
+        for transport in self._farewells:
+            transport.abort()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Decide one request. The handler of the public listener."""
+        attempt = Attempt()
+        attempt.address, _ = peer_of(request)
+        attempt.path = request.raw_path.partition("?")[0]
+        if self.draining:
+            return self._answer(attempt, _Refused(Denial(Reason.DRAINING)))
+        if not self._connections.take_place():
+            return self._answer(attempt, _Refused(Denial(Reason.OVERLOADED)))
+        try:
+            return await self._decide(request, attempt)
+        except ConnectionResetError:
+            return self._answer(attempt, _Refused(_CLIENT_LEFT))
+        finally:
+            if not attempt.keeps_place:
+                self._connections.free_place()
+
+    def on_error(
+        self, front: Front, request: web.BaseRequest, status: int, error: BaseException | None
+    ) -> web.StreamResponse:
+        """Answer what aiohttp could not parse (400), or an error of the program's own (500)."""
+        attempt = Attempt()
+        attempt.address, _ = peer_of(request)
+        if status == 500:
+            _log.error("internal_error", request_id=attempt.identifier, exc_info=error)
+            return self._answer(attempt, _Refused(Denial(Reason.INTERNAL_ERROR)))
+        detail = f"not an HTTP request: {type(error).__name__}"
+        return self._answer(attempt, _Refused(Denial(Reason.BAD_HANDSHAKE, detail)))
+
+    async def _decide(self, request: web.BaseRequest, attempt: Attempt) -> web.StreamResponse:
+        try:
+            return await self._admit(request, attempt)
+        except _Refused as refused:
+            return self._refuse(request, attempt, refused)
+
+    async def _admit(self, request: web.BaseRequest, attempt: Attempt) -> web.StreamResponse:
+        deadline = asyncio.get_running_loop().time() + self._policy.server.handshake_timeout
+        handshake = _read(request)
+        admitted = self._preflight(request, handshake, attempt)
+        permit = await self._authorize(admitted, attempt)
+        dialled = await self._dial(permit, deadline)
+        try:
+            self._connect(request, attempt, permit, dialled, admitted.route.limits)
+        except BaseException:
+            dialled.transport.abort()
+            raise
+        return TakenOver()
+
+    def _preflight(
+        self, request: web.BaseRequest, handshake: Handshake, attempt: Attempt
+    ) -> Preflight:
+        address, secure = peer_of(request)
+        trusted = self._policy.server.trusted_proxies
+        peer = resolve_peer(address, secure, handshake.headers, trusted)
+        attempt.address = peer.address
+        attempt.handshake = handshake
+        admitted = decide.preflight(self._policy, handshake, peer)
+        attempt.route = admitted.route
+        if isinstance(admitted, decide.Refusal):
+            raise _Refused(admitted.denial)
+        return admitted
+
+    async def _authorize(self, admitted: Preflight, attempt: Attempt) -> Permit:
+        token = admitted.credential.token
+        if token is not None:
+            identity = await self._authenticator.authenticate(
+                token, admitted.route.authenticate.providers, self._clock()
+            )
+            if isinstance(identity, Denial):
+                raise _Refused(identity)
+            attempt.identity = identity
+        try:
+            permit = decide.authorize(
+                self._policy,
+                admitted,
+                attempt.identity,
+                request_id=attempt.identifier,
+                now=self._clock(),
+                signing_key=self._signing_key,
+            )
+        except KeysUnavailable as error:
+            raise _Refused(Denial(Reason.STATE_UNAVAILABLE, str(error))) from error
+        if isinstance(permit, decide.Refusal):
+            raise _Refused(permit.denial)
+        return permit
+
+    async def _dial(self, permit: Permit, deadline: float) -> Dialled:
+        upstream = self._policy.upstreams[permit.upstream]
+        now = asyncio.get_running_loop().time
+        started = now()
+        try:
+            async with asyncio.timeout_at(deadline):
+                dialled = await dial(permit, upstream, self._upstream_tls.get(permit.upstream))
+        except UpstreamError as error:
+            denial = Denial(error.reason, error.detail)
+        except TimeoutError:
+            denial = Denial(Reason.UPSTREAM_TIMEOUT, "no answer in time")
+        else:
+            self._recorder.dialled(permit, None, now() - started)
+            return dialled
+        self._recorder.dialled(permit, denial, now() - started)
+        raise _Refused(denial)
+
+    def _connect(
+        self,
+        request: web.BaseRequest,
+        attempt: Attempt,
+        permit: Permit,
+        dialled: Dialled,
+        limits: Limits,
+    ) -> None:
+        """Tell the client 101 and join both sockets. Nothing is awaited from here on."""
+        if self.draining:
+            raise _Refused(Denial(Reason.DRAINING))
+        if dialled.transport.is_closing():
+            raise _Refused(Denial(Reason.UPSTREAM_REFUSED, "it hung up after its answer"))
+        now = asyncio.get_running_loop().time
+        upstream = Pipe("upstream", dialled.transport, upstream_scanner(limits), now)
+        clients: list[Pipe] = []
+
+        def make_client(transport: asyncio.Transport) -> Pipe:
+            subprotocol = dialled.subprotocol or permit.echo
+            transport.write(switching_protocols(permit.key, subprotocol))
+            clients.append(Pipe("client", transport, client_scanner(limits), now))
+            return clients[0]
+
+        early = take_transport(request, make_client)
+        attempt.keeps_place = True
+        link = Link(attempt.identifier, permit, clients[0], upstream, self._on_end)
+        self._connections.add(link)
+        self._recorder.allowed(attempt, permit)
+        upstream.begin(dialled.early)
+        if early:
+            clients[0].data_received(early)
+
+    def _on_end(self, link: Link) -> None:
+        self._connections.remove(link)
+        self._recorder.ended(link)
+
+    def _refuse(
+        self, request: web.BaseRequest, attempt: Attempt, refused: _Refused
+    ) -> web.StreamResponse:
+        """Refuse in the route's way."""
+        route, handshake = attempt.route, attempt.handshake
+        if route is None or handshake is None or not closable(refused.denial.reason):
+            return self._answer(attempt, refused)
+        if not route.refuse.closes(browser=handshake.origin is not None):
+            return self._answer(attempt, refused)
+        return self._close(request, attempt, refused.denial, route.refuse, handshake)
+
+    def _answer(self, attempt: Attempt, refused: _Refused) -> web.StreamResponse:
+        self._recorder.refused(attempt, refused.denial)
+        refusal = http_refusal(
+            refused.denial, attempt.identifier, unsupported_version=refused.unsupported_version
+        )
+        response = web.Response(
+            status=refusal.status,
+            headers={**refusal.headers, "Connection": "close"},
+            body=refusal.body,
+        )
+        response.force_close()
+        return response
+
+    def _close(
+        self,
+        request: web.BaseRequest,
+        attempt: Attempt,
+        denial: Denial,
+        refuse: Refuse,
+        handshake: Handshake,
+    ) -> web.StreamResponse:
+        """Accept, and close with a code that a browser can read."""
+        code = close_code(denial.reason, denial.rule, refuse.codes)
+        reason = public_name(denial)
+        subprotocol = _acceptable_subprotocol(handshake, attempt.route)
+
+        def make_farewell(transport: asyncio.Transport) -> Farewell:
+            def end() -> None:
+                self._farewells.discard(transport)
+                self._connections.free_place()
+
+            self._farewells.add(transport)
+            transport.write(switching_protocols(handshake.key, subprotocol))
+            return Farewell(transport, code, reason, refuse.hold, end)
+
+        take_transport(request, make_farewell)
+        attempt.keeps_place = True
+        self._recorder.refused(attempt, denial)
+        return TakenOver()
+
+
+def _read(request: web.BaseRequest) -> Handshake:
+    try:
+        return parse_request(
+            request.method,
+            request.raw_path,
+            (request.version.major, request.version.minor),
+            request.raw_headers,
+            request.body_exists,
+        )
+    except HandshakeError as error:
+        raise _Refused(
+            Denial(Reason.BAD_HANDSHAKE, error.detail),
+            unsupported_version=error.unsupported_version,
+        ) from error
+
+
+def _acceptable_subprotocol(handshake: Handshake, route: Route | None) -> str | None:
+    """One that a browser has offered, since it fails without; never one that carries a token."""
+    sources = route.authenticate.sources if route else ()
+    # Only these: tokens in other places must not make a conflict of it.
+    marked = [source for source in sources if source.kind is SourceKind.SUBPROTOCOL]
+    credential = extract(handshake, marked)
+    if isinstance(credential, Denial):
+        return None
+    return next(iter(credential.subprotocols), credential.echo)

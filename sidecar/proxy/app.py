@@ -1,0 +1,216 @@
+"""The wiring: reads as the list of layers."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from sidecar import __version__
+from sidecar.admin import app as admin_app
+from sidecar.auth.authenticator import Authenticator
+from sidecar.auth.keys import KeyStore
+from sidecar.config.secrets import read_secret
+from sidecar.model import Denial, Reason
+from sidecar.observe.audit import AuditLog, hash_key
+from sidecar.observe.metrics import Metrics
+from sidecar.policy.compiled import Address, Admin, Policy
+from sidecar.proxy.admission import Admission
+from sidecar.proxy.certificates import Certificates
+from sidecar.proxy.connections import Connections
+from sidecar.proxy.handover import FrontServer
+from sidecar.proxy.health import HealthChecks
+from sidecar.proxy.listeners import Listeners
+from sidecar.proxy.record import Attempt, Recorder
+from sidecar.proxy.sockets import raise_file_limit
+
+__all__ = ["Sidecar"]
+
+_TICK: Final = 1.0
+_SHUTDOWN_TIMEOUT: Final = 1.0
+_FIELD_OVERHEAD: Final = 8 * 1024
+"""Bytes beside the token in the field that carries it: browsers send all their cookies in one."""
+_ROOM_TO_REFUSE: Final = 64
+"""Sockets over the limit that are still told so; further ones are cut off."""
+
+_log = structlog.get_logger()
+
+
+class Sidecar:
+    """One running sidecar, from `start` to `close`.
+
+    `public` and `admin` are the addresses it really listens on, once it has started.
+    """
+
+    def __init__(self, policy: Policy, environ: Mapping[str, str]) -> None:
+        self._policy = policy
+        self._environ = environ
+        self._background: list[asyncio.Task[None]] = []
+        self._admin: web.AppRunner | None = None
+        self.admin: Address | None = None
+
+        self.metrics = Metrics(policy, version=__version__)
+        self._audit = AuditLog(policy.logging, clock=time.time, hash_key=hash_key(environ))
+        self._recorder = Recorder(self._audit, self.metrics, time.time)
+        self._keys = KeyStore(policy.tokens, environ=environ, on_fetch=self.metrics.key_fetch)
+        self.connections = Connections(policy.server.max_connections)
+        self.metrics.set_traffic_source(self.connections.traffic)
+        self._certificates = Certificates(policy)
+        self._health = HealthChecks(policy.upstreams, self._certificates.upstreams)
+        self._admission = Admission(
+            policy,
+            Authenticator(policy.tokens, self._keys),
+            self._keys.signing_key,
+            self.connections,
+            self._recorder,
+            self._certificates.upstreams,
+        )
+        server = policy.server
+        self._front = FrontServer(
+            self._admission.handle,
+            on_error=self._admission.on_error,
+            head_timeout=server.handshake_timeout,
+            max_field=policy.tokens.max_token_size + _FIELD_OVERHEAD,
+            max_waiting=server.max_connections + _ROOM_TO_REFUSE,
+        )
+        self._listeners = Listeners(
+            self._front,
+            tls=self._certificates.server,
+            head_timeout=server.handshake_timeout,
+            trusted=server.trusted_proxies if server.proxy_protocol else None,
+            on_reject=self._reject,
+        )
+
+    @property
+    def public(self) -> list[Address]:
+        """Where the public listener is bound."""
+        return self._listeners.bound
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new handshake is taken any more."""
+        return self._admission.draining
+
+    async def start(self) -> None:
+        """Load the keys, open the listeners. Raises KeyMaterialError and OSError; then `close`."""
+        self._limit_connections()
+        await self._keys.start()
+        await self._health.start()
+        for address in self._policy.server.listen:
+            with _naming(address):
+                await self._listeners.open([address])
+        if self._policy.admin is not None:
+            await self._start_admin(self._policy.admin)
+        for work in (self._tick(), self._certificates.watch()):
+            self._background.append(asyncio.create_task(work))
+        _log.info(
+            "started",
+            version=__version__,
+            listen=[str(address) for address in self.public],
+            admin=str(self.admin) if self.admin else None,
+        )
+
+    def drain(self) -> None:
+        """Take no new handshakes, and end every connection with a close frame."""
+        if self._admission.draining:
+            return
+        self._admission.draining = True
+        _log.info("draining", connections=len(self.connections))
+        for link in self.connections:
+            link.end(Reason.DRAINING, self._policy.server.drain.close_code)
+
+    async def drained(self) -> None:
+        """Wait until every connection has ended, or cut off what is left after the grace."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._policy.server.drain.grace):
+                await self.connections.idle()
+        stragglers = len(self.connections)
+        for link in self.connections:
+            link.abort()
+        _log.info("drained", cut_off=stragglers)
+
+    async def close(self) -> None:
+        """Release everything. Connections that are left are cut off."""
+        for link in self.connections:
+            link.abort()
+        self._admission.close()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._listeners.close()
+        self._front.pre_shutdown()
+        await self._front.shutdown(_SHUTDOWN_TIMEOUT)
+        if self._admin is not None:
+            await self._admin.cleanup()
+        await self._health.close()
+        await self._keys.close()
+        await asyncio.sleep(0)  # aborted sockets report their end in the next turn of the loop
+        self._audit.close()
+
+    def readiness(self) -> Mapping[str, str]:
+        """What is not ready, and why; empty where the sidecar can do its work."""
+        problems = {f"keys of {name}": why for name, why in self._keys.unready().items()}
+        problems |= {f"upstream {name}": why for name, why in self._health.problems().items()}
+        if self.draining:
+            problems["server"] = "draining"
+        return problems
+
+    def _limit_connections(self) -> None:
+        """Take no more connections than there can be files: 503 is better than to run out."""
+        wanted = self._policy.server.max_connections
+        allowed = max(1, raise_file_limit(wanted))
+        if allowed < wanted:
+            _log.warning("file_limit_too_low", connections=allowed)
+            self.connections.limit = allowed
+            self._front.max_waiting = allowed + _ROOM_TO_REFUSE
+
+    async def _start_admin(self, admin: Admin) -> None:
+        token = read_secret(admin.token, self._environ) if admin.token else None
+        app = admin_app.build(
+            admin,
+            token=token,
+            metrics=self.metrics,
+            readiness=self.readiness,
+            drain=self.drain,
+        )
+        self._admin = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT)
+        await self._admin.setup()
+        address = admin.listen
+        site: web.BaseSite
+        if address.unix is not None:
+            site = web.UnixSite(self._admin, address.unix)
+        else:
+            site = web.TCPSite(self._admin, address.host, address.port)
+        with _naming(address):
+            await site.start()
+        bound = self._admin.addresses[0]
+        self.admin = address if address.unix else Address(bound[0], bound[1])
+
+    def _reject(self, address: str, detail: str) -> None:
+        attempt = Attempt()
+        attempt.address = address
+        self._recorder.refused(attempt, Denial(Reason.BAD_HANDSHAKE, detail))
+
+    async def _tick(self) -> None:
+        """What has to be done now and then."""
+        while True:
+            self._audit.flush()
+            unready = self._keys.unready()
+            for provider in self._policy.tokens.providers:
+                self.metrics.provider_ready(provider.name, provider.name not in unready)
+            await asyncio.sleep(_TICK)
+
+
+@contextlib.contextmanager
+def _naming(address: Address) -> Iterator[None]:
+    """Make an error of the block say where it was to listen."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0  # below 0 where a name was not found
+        why = os.strerror(number) if number > 0 else error.strerror or str(error)
+        raise OSError(f"cannot listen on {address}: {why}") from error

@@ -1,0 +1,71 @@
+"""The TLS contexts of a policy, and the re-reading of the listener's files when they change."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from sidecar.config.files import signature
+from sidecar.policy.compiled import Policy
+from sidecar.proxy.tls import server_context, upstream_context
+
+__all__ = ["Certificates"]
+
+_POLL: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+class Certificates:
+    """`server` is the public listener's context (None without TLS), `upstreams` those of the wss
+    upstreams by name. Raises OSError (ssl.SSLError) for files that cannot be used.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._tls = policy.server.tls
+        self._seen = self._signatures()
+        self.server: ssl.SSLContext | None = None
+        if self._tls is not None:
+            self._current = self.server = server_context(self._tls)
+            # Called for every handshake, also where the client names no server.
+            self.server.sni_callback = self._switch
+        self.upstreams: Mapping[str, ssl.SSLContext] = {
+            name: upstream_context(upstream.tls)
+            for name, upstream in policy.upstreams.items()
+            if upstream.secure
+        }
+
+    async def watch(self) -> None:
+        """Look at the listener's files every second, for ever."""
+        while True:
+            await asyncio.sleep(_POLL)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Read the listener's files again if they have changed: new connections get what they
+        say, live ones keep theirs. Files that cannot be used leave the old ones in force; that is
+        logged once for each change.
+        """
+        if self._tls is None or self._signatures() == self._seen:
+            return
+        self._seen = self._signatures()
+        try:
+            self._current = server_context(self._tls)
+        except OSError as error:
+            _log.error("certificate_reload_failed", error=str(error))
+        else:
+            _log.info("certificate_reloaded")
+
+    def _switch(
+        self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext
+    ) -> None:
+        """Give a handshake the newest context: its certificate and its client authority."""
+        connection.context = self._current
+
+    def _signatures(self) -> tuple[object, ...]:
+        if self._tls is None:
+            return ()
+        files = (self._tls.certificate, self._tls.key, self._tls.client_ca)
+        return tuple(signature(file) for file in files if file is not None)

@@ -1,0 +1,385 @@
+"""Two pipes between a client and its upstream, and how a connection ends.
+
+After the handshake nothing of HTTP is left. Each side's transport has a `Pipe`; what it reads goes
+past a `FrameScanner` and, as the same bytes, to the other side's transport. A `Link` holds both
+pipes and is the one place that knows how a connection ends:
+
+    open ── a side's close frame passed ──────► closing: the other side may still answer
+      │                                          (5 s), then both sockets are closed
+      ├── a side is gone without one ──────────► closing: the other side gets 1001 or 1014
+      └── the sidecar ends it ─────────────────► closing: both sides get a close frame
+
+A frame of the sidecar's own goes out only at a frame boundary of that direction. Where a direction
+is inside a frame that does not end within a second, that socket is aborted instead. Nothing
+outlives CLOSE_TIMEOUT.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from sidecar.model import CloseCode, Permit, Reason
+from sidecar.proxy.refusals import close_code
+from sidecar.proxy.sockets import half_close
+from sidecar.wire import scanner as scan
+from sidecar.wire.frames import close_frame
+from sidecar.wire.scanner import FrameScanner
+
+__all__ = ["CLOSE_TIMEOUT", "FRAME_TIMEOUT", "By", "Closing", "Link", "Pipe"]
+
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that a side has to answer a close frame and to hang up (RFC 6455 section 7.1.1)."""
+
+FRAME_TIMEOUT: Final = 1.0
+"""Seconds that a frame under way has to end, before the socket is aborted instead."""
+
+By = Literal["client", "upstream", "sidecar"]
+
+# Why a pipe does not read at the moment; it reads when no flag is left.
+_PEER_FULL = 1
+_RATE = 2
+
+_VIOLATIONS: Final = {
+    scan.PROTOCOL_ERROR: Reason.PROTOCOL_ERROR,
+    scan.TOO_BIG: Reason.MESSAGE_TOO_BIG,
+    scan.RATE: Reason.MESSAGE_RATE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """Why and by whom a connection ended. `reason` is None where a side closed it properly."""
+
+    code: int
+    by: By
+    reason: str | None
+    detail: str = ""
+
+
+class Tail:
+    """Takes a scanner's place when a connection ends: lets the frame under way finish.
+
+    Bytes after it are thrown away, but still scanned (where the stream was sound so far) for the
+    answering close frame. `verdict` is CLOSED once that has come, and DONE when the frame under
+    way has ended.
+    """
+
+    DONE: Final = 100
+
+    __slots__ = ("_inner", "remaining", "verdict")
+
+    def __init__(self, inner: FrameScanner | None, remaining: int) -> None:
+        self._inner = inner
+        self.remaining = remaining
+        self.verdict = scan.PASS if remaining else self.DONE
+
+    def feed(self, data: bytes, now: float) -> bytes:
+        """The part of `data` that belongs to the frame under way."""
+        out = data[: self.remaining]
+        self.remaining -= len(out)
+        if self._inner is not None:
+            self._look(self._inner, data, now, len(out))
+        if not self.remaining and self.verdict == scan.PASS:
+            self.verdict = self.DONE
+        return out
+
+    def _look(self, inner: FrameScanner, data: bytes, now: float, forwarded: int) -> None:
+        """Look for the close frame; nothing is counted but the payload that goes on."""
+        frames, messages, payload = inner.frames, inner.messages, inner.payload_bytes
+        inner.feed(data, now)
+        inner.frames, inner.messages = frames, messages
+        inner.payload_bytes = payload + forwarded
+        if inner.verdict != scan.PASS:
+            if inner.verdict == scan.CLOSED:
+                self.verdict = scan.CLOSED
+            self._inner = None
+
+
+class Pipe(asyncio.Protocol):
+    """One side of a connection: reads its transport, writes to the peer's.
+
+    `meter` is the scanner that counted this side's frames, for the whole life of the connection.
+    """
+
+    __slots__ = (
+        "_holds",
+        "_now",
+        "_rate_timer",
+        "closed",
+        "eof",
+        "farewell",
+        "link",
+        "lost",
+        "meter",
+        "peer",
+        "scanner",
+        "side",
+        "transport",
+    )
+
+    link: "Link"
+    peer: "Pipe"
+
+    def __init__(
+        self,
+        side: Literal["client", "upstream"],
+        transport: asyncio.Transport,
+        scanner: FrameScanner,
+        now: Callable[[], float],
+    ) -> None:
+        self.side: Literal["client", "upstream"] = side
+        self.transport = transport
+        self.meter = scanner
+        self.scanner: FrameScanner | Tail = scanner
+        self._now = now
+        self._holds = 0
+        self._rate_timer: asyncio.TimerHandle | None = None
+        self.closed = False  # its close frame has passed
+        self.eof = False
+        self.lost = False
+        self.farewell = False  # it has been sent a close frame, the sidecar's or its peer's
+
+    def begin(self, early: bytes) -> None:
+        """Take over the transport, which does not read yet, with what came from it before."""
+        self.transport.set_protocol(self)
+        if early:
+            self.data_received(early)
+        if not self._holds and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Scan, forward, and only then look at the verdict: the whole hot path."""
+        scanner = self.scanner
+        out = scanner.feed(data, self._now())
+        if out:
+            self.peer.transport.write(out)
+        if scanner.verdict:
+            self.link.on_verdict(self)
+
+    def eof_received(self) -> bool:
+        """Whether the transport stays open for writing."""
+        return self.link.on_eof(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is gone."""
+        self.link.on_lost(self)
+
+    def pause_writing(self) -> None:
+        """This side does not keep up: stop reading the other."""
+        self.peer.hold(_PEER_FULL)
+
+    def resume_writing(self) -> None:
+        """This side has caught up."""
+        self.peer.release(_PEER_FULL)
+
+    def hold(self, flag: int) -> None:
+        """Stop reading for this cause too."""
+        if not self._holds and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._holds |= flag
+
+    def release(self, flag: int) -> None:
+        """Forget this cause; go on reading where none is left, with what was kept back first."""
+        if not self._holds & flag:
+            return
+        self._holds &= ~flag
+        if not self._holds and self.scanner.verdict == scan.WAIT:
+            self.data_received(b"")
+        if not self._holds and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def wait(self, seconds: float) -> None:
+        """Do not read for that long: a rate is exceeded that delays."""
+        self.hold(_RATE)
+        self._rate_timer = self.link.loop.call_later(seconds, self.release, _RATE)
+
+    def finish_frame(self) -> None:
+        """From here on forward only what is left of the frame under way."""
+        scanner = self.scanner
+        if isinstance(scanner, Tail):
+            return
+        inner = scanner if scanner.verdict == scan.PASS else None
+        self.scanner = Tail(inner, scanner.remaining)
+        if self._rate_timer is not None:
+            self._rate_timer.cancel()
+        self.release(_RATE)
+
+    def discard(self) -> None:
+        """From here on forward nothing: there is nobody to take it."""
+        self.finish_frame()
+        self.scanner.remaining = 0
+
+    def hang_up(self) -> None:
+        """Close once what is written has gone out. Once only: asyncio's TLS transport that is
+        closed twice cannot be aborted any more.
+        """
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+class Link:
+    """A live connection: both pipes and its end.
+
+    `permit` is what admitted it, `identifier` its id in logs, `opened` the loop's time when it
+    began. `on_end` is called once, when both transports are gone.
+    """
+
+    __slots__ = (
+        "_on_end",
+        "_timers",
+        "client",
+        "closing",
+        "identifier",
+        "loop",
+        "opened",
+        "permit",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        identifier: str,
+        permit: Permit,
+        client: Pipe,
+        upstream: Pipe,
+        on_end: Callable[["Link"], None],
+    ) -> None:
+        self.identifier = identifier
+        self.permit = permit
+        self.loop = asyncio.get_running_loop()
+        self.opened = self.loop.time()
+        self.client = client
+        self.upstream = upstream
+        self.closing: Closing | None = None
+        self._on_end = on_end
+        self._timers: list[asyncio.TimerHandle] = []
+        for pipe, peer in ((client, upstream), (upstream, client)):
+            pipe.link = self
+            pipe.peer = peer
+            # What is not sent stops the reading of the other side: a stalled connection costs one
+            # read (at most 256 KiB; two where the stalled side is TLS), whatever its other side
+            # offers. Not 0: with that, asyncio's TLS takes an empty buffer for a full one.
+            pipe.transport.set_write_buffer_limits(high=1, low=0)
+
+    def end(self, reason: Reason, code: int | None = None, detail: str = "") -> None:
+        """End the connection from the sidecar's side: a close frame to both."""
+        number = close_code(reason) if code is None else code
+        if self.closing is None:
+            self._begin(Closing(number, "sidecar", reason.value, detail))
+            self._bid_farewell(self.client)
+            self._bid_farewell(self.upstream)
+
+    def abort(self) -> None:
+        """Cut both sockets."""
+        if self.closing is None:
+            self.closing = Closing(CloseCode.ABNORMAL, "sidecar", None)
+        for pipe in (self.client, self.upstream):
+            if not pipe.lost:
+                pipe.transport.abort()
+
+    def on_verdict(self, pipe: Pipe) -> None:
+        """The scanner of this pipe has something to say."""
+        verdict = pipe.scanner.verdict
+        if verdict == scan.WAIT:
+            pipe.wait(pipe.meter.wait)
+        elif verdict == scan.CLOSED:
+            self._on_close_frame(pipe)
+        elif verdict == Tail.DONE:
+            self._say_farewell(pipe.peer)
+        elif self.closing is None:
+            self.end(_VIOLATIONS[verdict], detail=pipe.meter.detail)
+        else:
+            self._bid_farewell(pipe.peer)
+            self._settle()
+
+    def on_eof(self, pipe: Pipe) -> bool:
+        """A side will send nothing more; True keeps its transport open for writing.
+
+        Only a side that sent a close frame and still waits for the answer is kept, and only while
+        the other side can give one: were both kept, the connection would never end. TLS ends both
+        ways at once.
+        """
+        pipe.eof = True
+        if self.closing is None:
+            self._lose(pipe)
+        owed = pipe.closed and not pipe.farewell and pipe.transport.can_write_eof()
+        return owed and not pipe.peer.eof
+
+    def on_lost(self, pipe: Pipe) -> None:
+        """A side's transport is gone."""
+        pipe.lost = True
+        if self.closing is None:
+            self._lose(pipe)
+        peer = pipe.peer
+        if not peer.lost:
+            peer.discard()
+            peer.release(_PEER_FULL)
+            self._bid_farewell(peer)
+            self._settle()
+            return
+        for timer in self._timers:
+            timer.cancel()
+        self._on_end(self)
+
+    def _begin(self, closing: Closing) -> None:
+        self.closing = closing
+        # The kernel still delivers what it has been given.
+        self._timers.append(self.loop.call_later(CLOSE_TIMEOUT, self.abort))
+
+    def _on_close_frame(self, pipe: Pipe) -> None:
+        if not pipe.closed:
+            pipe.closed = True
+            if self.closing is None:
+                self._begin(Closing(pipe.meter.close_code, pipe.side, None))
+            if isinstance(pipe.scanner, Tail):
+                self._say_farewell(pipe.peer)
+            else:
+                pipe.peer.farewell = True
+            self._settle()
+
+    def _settle(self) -> None:
+        """Hang up where both close frames have passed: of each leg the server does so first
+        (RFC 6455 section 7.1.1), so the client's leg at once and the upstream's after its end.
+        """
+        client, upstream = self.client, self.upstream
+        if client.closed and client.farewell and not client.lost:
+            client.hang_up()
+        if upstream.eof and upstream.farewell and not upstream.lost:
+            upstream.hang_up()
+
+    def _lose(self, pipe: Pipe) -> None:
+        """A side went away without a close frame."""
+        if pipe.side == "client":
+            self._begin(Closing(CloseCode.ABNORMAL, "client", None))
+        else:
+            reason = Reason.UPSTREAM_LOST
+            self._begin(Closing(close_code(reason), "upstream", reason.value))
+        self._bid_farewell(pipe.peer)
+
+    def _bid_farewell(self, pipe: Pipe) -> None:
+        """Send a close frame as soon as what is written to this side is at a frame boundary."""
+        source = pipe.peer
+        source.finish_frame()
+        if not source.scanner.remaining:
+            self._say_farewell(pipe)
+        elif source.eof or source.lost:
+            pipe.hang_up()  # inside a frame that will never end
+        else:
+            self._timers.append(self.loop.call_later(FRAME_TIMEOUT, self._cut, pipe))
+
+    def _say_farewell(self, pipe: Pipe) -> None:
+        closing = self.closing
+        if pipe.farewell or pipe.lost or closing is None or pipe.transport.is_closing():
+            return
+        pipe.farewell = True
+        code = CloseCode.GOING_AWAY if closing.code == CloseCode.ABNORMAL else closing.code
+        mask = os.urandom(4) if pipe.side == "upstream" else None
+        pipe.transport.write(close_frame(code, closing.reason or "", mask))
+        if pipe.side == "client":
+            half_close(pipe.transport)
+
+    def _cut(self, pipe: Pipe) -> None:
+        if not pipe.farewell and not pipe.lost:
+            pipe.transport.abort()

@@ -1,0 +1,129 @@
+"""`ws-sidecar serve` within the test's process: what is said, and with which code it ends."""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import uvloop
+
+from sidecar.cli import serve
+from sidecar.proxy.app import Sidecar
+from tests.support.sidecars import ENVIRON, policy_of
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    yield
+    structlog.reset_defaults()
+
+
+def run(folder: Path, policy: str) -> int:
+    path = folder / "policy.yaml"
+    path.write_text(policy)
+    parser = argparse.ArgumentParser()
+    serve.add_parser(parser.add_subparsers())
+    return serve.run(parser.parse_args(["serve", "-c", str(path)]))
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    output = capsys.readouterr()
+    assert output.out == ""
+    return [json.loads(line) for line in output.err.splitlines()]
+
+
+def ended_by(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the process get this signal as soon as the sidecar has started."""
+    start = Sidecar.start
+
+    async def start_and_signal(self: Sidecar) -> None:
+        await start(self)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Sidecar, "start", start_and_signal)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_0(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    ended_by(number, monkeypatch)
+    assert run(tmp_path, policy_of("ws://127.0.0.1:1")) == 0
+    events = [line["event"] for line in lines(capsys)]
+    assert events == ["policy_warning", *started(events), "draining", "drained", "stopped"]
+
+
+def started(events: list[str]) -> list[str]:
+    """The lines of the start; the file limit of this machine may be worth one."""
+    return [event for event in events if event in ("file_limit_too_low", "started")]
+
+
+def test_people_may_have_their_own_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended_by(signal.SIGTERM, monkeypatch)
+    assert run(tmp_path, policy_of("ws://127.0.0.1:1", logging={"format": "console"})) == 0
+    assert "[info] started version=" in capsys.readouterr().err
+
+
+def test_a_bad_policy_ends_it_with_1_and_every_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "upstreams: {a: {url: nonsense}}\njwt: {leeway: 1}\n") == 1
+    output = capsys.readouterr()
+    assert "jwt.leeway" in output.err
+    assert output.out == ""
+
+
+def test_an_address_in_use_ends_it_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        policy = policy_of("ws://127.0.0.1:1", server={"listen": [address]})
+        assert run(tmp_path, policy) == 1
+    last = lines(capsys)[-1]
+    assert (last["event"], last["level"]) == ("start_failed", "error")
+    assert last["error"] == f"cannot listen on {address}: Address already in use"
+
+
+def test_an_audit_file_that_cannot_be_written_ends_it_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(tmp_path / "no" / "such" / "folder")
+    assert run(tmp_path, policy_of("ws://127.0.0.1:1", logging={"audit": {"file": file}})) == 1
+    last = lines(capsys)[-1]
+    assert last["event"] == "start_failed"
+    assert "logging.audit.file" in last["error"]
+
+
+def test_a_short_key_for_pseudonyms_ends_it_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WS_SIDECAR_HASH_KEY", "short")
+    assert run(tmp_path, policy_of("ws://127.0.0.1:1")) == 1
+    error = lines(capsys)[-1]["error"]
+    assert "WS_SIDECAR_HASH_KEY" in error
+    assert "'short'" not in error
+
+
+def test_uvloop_runs_it_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    factory = serve._loop_factory()
+    assert factory is not None
+    loop = factory()
+    assert isinstance(loop, uvloop.Loop)
+    loop.close()
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert serve._loop_factory() is None

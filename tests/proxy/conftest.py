@@ -1,0 +1,24 @@
+"""Tests of what touches sockets run on both event loops: asyncio's own and uvloop."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import pytest
+import uvloop
+
+ON_SOCKETS: Final = {
+    "test_farewell.py",
+    "test_handover.py",
+    "test_listeners.py",
+    "test_upstream.py",
+}
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """What pytest-asyncio runs every coroutine test with."""
+    if item.path.name not in ON_SOCKETS:
+        return {"asyncio": asyncio.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

@@ -1,0 +1,82 @@
+import asyncio
+from types import SimpleNamespace
+from typing import cast
+
+from sidecar.proxy.connections import Connections
+from sidecar.proxy.relay import Link
+
+
+def link(identifier: str, route: str, client: int, upstream: int) -> Link:
+    """A stand-in with what the registry looks at: each message has 10 bytes."""
+
+    def pipe(side: str, messages: int) -> SimpleNamespace:
+        meter = SimpleNamespace(messages=messages, payload_bytes=10 * messages)
+        return SimpleNamespace(side=side, meter=meter)
+
+    made = SimpleNamespace(
+        identifier=identifier,
+        permit=SimpleNamespace(route=route),
+        client=pipe("client", client),
+        upstream=pipe("upstream", upstream),
+    )
+    return cast(Link, made)
+
+
+def test_there_are_as_many_places_as_the_limit() -> None:
+    connections = Connections(2)
+    assert [connections.take_place() for _ in range(3)] == [True, True, False]
+    connections.free_place()
+    assert connections.take_place()
+
+
+async def test_it_is_idle_when_no_place_is_taken() -> None:
+    connections = Connections(2)
+    await connections.idle()
+    connections.take_place()
+    connections.take_place()
+    idle = asyncio.create_task(connections.idle())
+    connections.free_place()
+    await asyncio.sleep(0)
+    assert not idle.done()
+    connections.free_place()
+    await asyncio.wait_for(idle, 5)
+
+
+def test_a_connection_that_ends_frees_its_place() -> None:
+    connections = Connections(1)
+    connections.take_place()
+    one = link("1", "main", 0, 0)
+    connections.add(one)
+    assert list(connections) == [one]
+    assert len(connections) == 1
+    connections.remove(one)
+    assert len(connections) == 0
+    assert connections.places_taken == 0
+
+
+def test_connections_may_end_while_they_are_counted() -> None:
+    connections = Connections(2)
+    for one in (link("1", "main", 0, 0), link("2", "main", 0, 0)):
+        connections.take_place()
+        connections.add(one)
+    for one in connections:
+        connections.remove(one)
+    assert len(connections) == 0
+
+
+def test_traffic_is_counted_by_route_and_direction_beyond_the_end() -> None:
+    connections = Connections(3)
+    links = [link("1", "a", 1, 2), link("2", "a", 3, 4), link("3", "b", 5, 6)]
+    for one in links:
+        connections.take_place()
+        connections.add(one)
+    expected = {
+        ("a", "client"): (4, 40),
+        ("a", "upstream"): (6, 60),
+        ("b", "client"): (5, 50),
+        ("b", "upstream"): (6, 60),
+    }
+    assert connections.traffic() == expected
+    connections.remove(links[0])
+    connections.remove(links[2])
+    assert connections.traffic() == expected

@@ -1,0 +1,74 @@
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import cast
+
+import pytest
+
+from sidecar.proxy.farewell import Farewell
+from tests.support.clients import Raw, raw
+from tests.support.frames import TEXT, close, frame
+
+FRAME = close(4401, "token_missing", masked=False)
+
+
+@contextlib.asynccontextmanager
+async def farewell(hold: float) -> AsyncIterator[tuple[Raw, "asyncio.Future[None]"]]:
+    """A client that is told why, and what is done when its socket is gone."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def end() -> None:
+        ended.set_result(None)
+
+    class Switch(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            client = cast(asyncio.Transport, transport)
+            client.set_protocol(Farewell(client, 4401, "token_missing", hold, end))
+
+    server = await loop.create_server(Switch, "127.0.0.1", 0)
+    async with server, raw(server.sockets[0].getsockname()[1]) as client:
+        yield client, ended
+
+
+async def test_the_client_gets_a_close_frame_and_the_end() -> None:
+    async with farewell(0) as (client, ended):
+        assert await client.rest() == FRAME
+        assert not ended.done()
+        client.writer.close()
+        await asyncio.wait_for(ended, 5)
+
+
+async def test_what_the_client_sends_is_thrown_away() -> None:
+    async with farewell(0.05) as (client, ended):
+        await client.send(frame(TEXT, b"x" * 100_000))
+        assert await client.rest() == FRAME
+        client.writer.close()
+        await asyncio.wait_for(ended, 5)
+
+
+async def test_a_client_that_leaves_before_is_not_waited_for() -> None:
+    async with farewell(3600) as (client, ended):
+        client.writer.close()
+        await asyncio.wait_for(ended, 5)
+
+
+async def test_a_client_that_stays_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.proxy.farewell.CLOSE_TIMEOUT", 0.05)
+    async with farewell(0) as (client, ended):
+        await asyncio.wait_for(ended, 5)
+        assert await client.rest() == FRAME
+
+
+async def test_nothing_is_written_to_a_socket_that_closes() -> None:
+    class Closing(asyncio.Transport):
+        """Any other call fails."""
+
+        def is_closing(self) -> bool:
+            return True
+
+    ended: list[bool] = []
+    said = Farewell(Closing(), 4401, "", 0, lambda: ended.append(True))
+    await asyncio.sleep(0.01)
+    said.connection_lost(None)
+    assert ended == [True]

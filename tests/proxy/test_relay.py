@@ -1,0 +1,291 @@
+"""What real sockets do not show reliably: pipes and a link between transports that do nothing."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sidecar.model import Permit, Reason
+from sidecar.proxy.relay import Link, Pipe, Tail
+from sidecar.wire.scanner import ON_EXCEED_DELAY, Bucket, FrameScanner
+from tests.support.frames import PING, TEXT, close, frame
+
+HELLO = frame(TEXT, b"hello")
+BACK = frame(TEXT, b"back", masked=False)
+
+
+class Wire(asyncio.Transport):
+    """A transport that writes down what it is told. `full` makes it keep what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.protocol: asyncio.BaseProtocol | None = None
+        self.full = False
+        self.reading = False
+        self.closing = False
+        self.closes = 0
+        self.aborted = False
+        self.half_closed = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert high is not None
+        assert high < 2**10
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def write(self, data: Any) -> None:
+        assert not self.half_closed
+        self.written += data
+        if self.full:
+            assert isinstance(self.protocol, Pipe)
+            self.protocol.pause_writing()
+
+    def drained(self) -> None:
+        self.full = False
+        assert isinstance(self.protocol, Pipe)
+        self.protocol.resume_writing()
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.closing
+        self.reading = True
+
+    def is_reading(self) -> bool:
+        return self.reading
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+        self.closes += 1
+
+    def abort(self) -> None:
+        self.closing = self.aborted = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.half_closed = True
+
+
+class Bench:
+    """A link of two such transports."""
+
+    def __init__(self, messages: Bucket | None = None) -> None:
+        now = asyncio.get_running_loop().time
+        self.wires = (Wire(), Wire())
+        scanner = FrameScanner(masked=True, messages=messages)
+        self.client = Pipe("client", self.wires[0], scanner, now)
+        self.upstream = Pipe("upstream", self.wires[1], FrameScanner(masked=False), now)
+        permit = Permit("main", "main", b"", "", (), None, None)
+        self.ended: list[Link] = []
+        self.link = Link("id", permit, self.client, self.upstream, self.ended.append)
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    made = Bench()
+    made.client.begin(b"")
+    made.upstream.begin(b"")
+    return made
+
+
+async def test_a_pipe_reads_once_it_has_begun(bench: Bench) -> None:
+    assert all(wire.reading for wire in bench.wires)
+
+
+async def test_a_pipe_forwards_the_same_object(bench: Bench) -> None:
+    client, upstream = bench.wires
+    bench.client.data_received(HELLO)
+    assert upstream.written == HELLO
+    assert client.written == b""
+
+
+async def test_early_data_that_its_peer_cannot_take_keeps_a_pipe_from_reading() -> None:
+    bench = Bench()
+    client, upstream = bench.wires
+    bench.client.begin(b"")
+    client.full = True
+    bench.upstream.begin(BACK)
+    assert client.written == BACK
+    assert not upstream.is_reading()
+    client.drained()
+    assert upstream.is_reading()
+
+
+async def test_early_data_that_ends_the_connection_keeps_a_pipe_from_reading() -> None:
+    bench = Bench()
+    _, upstream = bench.wires
+    upstream.closing = True
+    bench.upstream.begin(frame(PING, b"masked"))
+    assert not upstream.is_reading()
+    assert bench.link.closing
+
+
+async def test_two_causes_hold_a_pipe_until_both_are_gone() -> None:
+    bench = Bench(Bucket(1, 0.05, 1, ON_EXCEED_DELAY))
+    client, upstream = bench.wires
+    bench.client.begin(b"")
+    bench.upstream.begin(b"")
+    upstream.full = True
+    bench.client.data_received(HELLO + HELLO)
+    assert upstream.written == HELLO
+    assert not client.is_reading()
+    upstream.full = False
+    bench.client.release(2)
+    assert not client.is_reading()  # the peer is full still, and nothing more is written to it
+    assert upstream.written == HELLO
+    upstream.drained()
+    assert upstream.written == HELLO  # the rate is exceeded still
+    assert not client.is_reading()
+    async with asyncio.timeout(5):
+        while not client.is_reading():
+            await asyncio.sleep(0.005)
+    assert upstream.written == HELLO * 2
+
+
+async def test_a_cause_that_is_not_there_is_not_released(bench: Bench) -> None:
+    client, _ = bench.wires
+    client.reading = False
+    bench.client.release(1)
+    assert not client.reading
+
+
+async def test_a_pipe_that_is_closing_neither_stops_nor_goes_on_reading(bench: Bench) -> None:
+    client, _ = bench.wires
+    client.closing = True
+    bench.client.hold(1)
+    assert client.reading
+    bench.client.release(1)
+    assert client.reading
+
+
+async def test_what_comes_from_a_side_whose_peer_is_gone_is_thrown_away(bench: Bench) -> None:
+    client, _ = bench.wires
+    bench.upstream.data_received(BACK[:4])
+    client.closing = True
+    bench.client.connection_lost(None)
+    client.half_closed = True  # from here on a write would fail
+    bench.upstream.data_received(BACK[4:] + BACK)
+    assert client.written == BACK[:4]
+    assert bench.upstream.meter.payload_bytes == 2
+
+
+async def test_a_socket_is_closed_once(bench: Bench) -> None:
+    client, upstream = bench.wires
+    bench.client.data_received(close(1000))
+    bench.upstream.data_received(close(1000, masked=False))
+    assert (client.closes, upstream.closes) == (1, 0)
+    bench.upstream.eof_received()
+    bench.upstream.connection_lost(None)
+    assert client.closes == 1
+    bench.client.connection_lost(None)
+    assert bench.ended == [bench.link]
+
+
+async def test_a_side_that_waits_for_the_answer_is_kept_half_open(bench: Bench) -> None:
+    bench.client.data_received(close(1000))
+    assert bench.client.eof_received()
+    assert not bench.upstream.eof_received()
+
+
+async def test_a_side_is_not_kept_half_open_for_one_that_says_nothing_more(bench: Bench) -> None:
+    bench.upstream.data_received(close(1000, masked=False))
+    assert not bench.client.eof_received()
+    assert not bench.upstream.eof_received()
+
+
+async def test_a_side_that_waits_for_a_full_peer_is_read_again_when_that_is_gone(
+    bench: Bench,
+) -> None:
+    client, upstream = bench.wires
+    client.full = True
+    bench.upstream.data_received(BACK)
+    assert not upstream.is_reading()
+    client.closing = True
+    bench.client.connection_lost(None)
+    assert upstream.is_reading()
+
+
+async def test_a_side_whose_peer_is_gone_is_not_kept_half_open(bench: Bench) -> None:
+    bench.upstream.data_received(close(1000, masked=False))
+    bench.client.connection_lost(ConnectionResetError())
+    assert not bench.upstream.eof_received()
+
+
+async def test_a_close_frame_behind_the_frame_under_way_is_an_answer(bench: Bench) -> None:
+    client, upstream = bench.wires
+    bench.upstream.data_received(BACK[:3])
+    bench.link.end(Reason.DRAINING)
+    bench.upstream.data_received(BACK[3:] + close(1012, masked=False))
+    assert client.written.startswith(BACK + b"\x88")
+    assert bench.upstream.closed
+    bench.client.data_received(close(1012))
+    assert client.closes == 1
+    assert upstream.closes == 0
+
+
+async def test_what_comes_behind_a_close_frame_is_thrown_away(bench: Bench) -> None:
+    _, upstream = bench.wires
+    bench.client.data_received(close(1000))
+    bench.client.data_received(HELLO)
+    bench.client.data_received(close(1001))
+    assert upstream.written == close(1000)
+    assert bench.link.closing
+    assert bench.link.closing.code == 1000
+
+
+async def test_a_frame_that_breaks_a_rule_is_no_answer(bench: Bench) -> None:
+    bench.link.end(Reason.DRAINING)
+    bench.client.data_received(frame(TEXT, b"not masked", masked=False))
+    bench.client.data_received(close(1012))
+    assert not bench.client.closed
+
+
+async def test_a_socket_whose_frame_has_ended_is_not_cut(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.proxy.relay.FRAME_TIMEOUT", 0)
+    client, _ = bench.wires
+    bench.upstream.data_received(BACK[:3])
+    bench.link.end(Reason.DRAINING)
+    bench.upstream.data_received(BACK[3:])
+    await asyncio.sleep(0.01)
+    assert not client.aborted
+    assert client.half_closed
+
+
+async def test_a_link_that_has_lost_a_side_cuts_the_other_only(bench: Bench) -> None:
+    client, upstream = bench.wires
+    bench.client.connection_lost(None)
+    bench.link.abort()
+    assert (client.aborted, upstream.aborted) == (False, True)
+
+
+async def test_nothing_is_said_to_a_socket_that_closes(bench: Bench) -> None:
+    client, _ = bench.wires
+    client.closing = True
+    bench.link.end(Reason.DRAINING)
+    assert client.written == b""
+
+
+async def test_a_code_may_be_given_for_an_end(bench: Bench) -> None:
+    bench.link.end(Reason.DRAINING, 4000, "by hand")
+    closing = bench.link.closing
+    assert closing is not None
+    assert (closing.code, closing.by, closing.detail) == (4000, "sidecar", "by hand")
+
+
+async def test_a_tail_that_is_at_a_boundary_is_done() -> None:
+    assert Tail(None, 0).verdict == Tail.DONE
+    tail = Tail(None, 3)
+    assert tail.feed(b"12", 0.0) == b"12"
+    assert tail.verdict != Tail.DONE
+    assert tail.feed(b"345", 0.0) == b"3"
+    assert tail.verdict == Tail.DONE

@@ -1,0 +1,81 @@
+import asyncio
+import resource
+import socket
+
+import pytest
+
+from sidecar.proxy.sockets import half_close, keep_alive, raise_file_limit
+
+INFINITY = resource.RLIM_INFINITY
+
+
+class OfSocket(asyncio.BaseTransport):
+    def __init__(self, sock: socket.socket | None) -> None:
+        super().__init__({"socket": sock})
+
+
+class HalfClosing(asyncio.WriteTransport):
+    def __init__(self, can: bool, error: OSError | None = None) -> None:
+        super().__init__()
+        self.can = can
+        self.error = error
+        self.ended = False
+
+    def can_write_eof(self) -> bool:
+        return self.can
+
+    def write_eof(self) -> None:
+        self.ended = True
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_the_kernel_probes_a_silent_peer(family: socket.AddressFamily) -> None:
+    with socket.socket(family) as sock:
+        keep_alive(OfSocket(sock))
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_other_sockets_are_left_alone() -> None:
+    keep_alive(OfSocket(None))
+    with socket.socket(socket.AF_UNIX) as sock:
+        keep_alive(OfSocket(sock))
+        assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_a_socket_that_is_closed_already_is_no_error() -> None:
+    sock = socket.socket()
+    sock.close()
+    keep_alive(OfSocket(sock))
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_a_transport_is_half_closed_where_it_can(can: bool) -> None:
+    transport = HalfClosing(can)
+    half_close(transport)
+    assert transport.ended == can
+
+
+def test_a_peer_that_has_just_vanished_is_no_error() -> None:
+    half_close(HalfClosing(can=True, error=OSError(107, "not connected")))
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised", "allowed"),
+    [
+        (1024, 4096, 2128, 1000),
+        (1024, INFINITY, 2128, 1000),
+        (1024, 1128, 1128, 500),
+        (4096, 4096, None, 1000),
+        (INFINITY, INFINITY, None, 1000),
+    ],
+)
+def test_the_file_limit_is_raised_as_far_as_it_may(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int | None, allowed: int
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: told.append(limits))
+    assert raise_file_limit(1000) == allowed
+    assert told == ([] if raised is None else [(raised, hard)])
