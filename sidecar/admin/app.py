@@ -1,8 +1,10 @@
 """The admin listener: probes, metrics and drain. It never shares a port with the public one."""
 
 import hmac
+import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Final
 
 import structlog
@@ -35,8 +37,9 @@ def build(
     """The admin application.
 
     With a `token`, every path but the probes (and /metrics where `admin.metrics_public`) takes it
-    as a bearer token (RFC 6750 section 2.1) and answers 401 without. `readiness` names what is
-    not ready and why; empty means ready. `drain` starts to drain; it is called once, however
+    as a bearer token (RFC 6750 section 2.1) and answers 401 without; with no `token` they are open
+    to requests whose Host is an address or localhost. `readiness` names what is not ready and
+    why; empty means ready. `drain` starts to drain; it is called once, however
     often the endpoint is. Errors are application/problem+json (RFC 9457).
     """
     endpoints = _Endpoints(metrics, readiness, drain)
@@ -123,11 +126,29 @@ def _problem(status: int, headers: Mapping[str, str]) -> web.Response:
 def _guard(token: bytes | None, public: frozenset[str]) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if token is not None and request.path not in public and not _bears(request, token):
+        if request.path in public:
+            return await handler(request)
+        if token is None and not _is_local(request.host):
+            raise web.HTTPForbidden
+        if token is not None and not _bears(request, token):
             raise web.HTTPUnauthorized(headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
         return await handler(request)
 
     return guard
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host field names no name that a stranger could point to this address: a web page
+    that does (DNS rebinding) would read what is open on loopback.
+    """
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    if name == "localhost":
+        return True
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _bears(request: web.Request, token: bytes) -> bool:

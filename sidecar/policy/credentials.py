@@ -74,6 +74,7 @@ def extract(handshake: Handshake, sources: Sequence[Source]) -> Credential | Den
     Denials: bad_handshake for a repeated token cookie, token_conflict for two different tokens.
     The same token in two places is one token. Sources that a route does not name are not looked
     at. An empty value is no token. A token of any text is handed on: verification judges it.
+    Whatever else repeats the token (the Referer of a page whose address has it) goes with it.
     """
     query, headers, subprotocols = handshake.query, handshake.headers, handshake.subprotocols
     echo = None
@@ -96,8 +97,11 @@ def extract(handshake: Handshake, sources: Sequence[Source]) -> Credential | Den
         return Denial(Reason.TOKEN_CONFLICT, "the request carries two different tokens")
     if subprotocols != handshake.subprotocols:
         headers = _keep_subprotocols(headers, frozenset(subprotocols))
-    token, kind = found[0] if found else (None, None)
-    return Credential(token, kind, query, headers, subprotocols, echo)
+    if not found:
+        return Credential(None, None, query, headers, subprotocols, echo)
+    token, kind = found[0]
+    clean = tuple((field, value) for field, value in headers if token not in value)
+    return Credential(token, kind, query, clean, subprotocols, echo)
 
 
 def _cut_header(headers: _Headers, name: str) -> tuple[list[str], _Headers]:

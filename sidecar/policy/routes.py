@@ -17,7 +17,7 @@ from sidecar.policy.origins import DEFAULT_PORTS, OriginRule, is_address, parse_
 from sidecar.policy.refuse import Refuse
 from sidecar.policy.templates import Template
 
-__all__ = ["HostPattern", "Match", "PathPattern", "Route", "check_path", "find_route"]
+__all__ = ["HostPattern", "Match", "PathPattern", "Route", "check_path", "find_route", "split_path"]
 
 _CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
 _NOT_VISIBLE_ASCII = re.compile(r"[^!-~]")
@@ -71,7 +71,10 @@ class PathPattern:
         A ``{name}`` never matches an empty segment, ``{rest...}`` matches any remainder, also "":
         ``/ws/{rest...}`` matches ``/ws/`` but not ``/ws``.
         """
-        parts = [unquote(part) for part in path.removeprefix("/").split("/")]
+        return self.match_segments(split_path(path))
+
+    def match_segments(self, parts: Sequence[str]) -> Mapping[str, str] | None:
+        """The same for a path that `split_path` has split."""
         count = len(self.segments)
         if len(parts) <= count if self.rest else len(parts) != count:
             return None
@@ -215,11 +218,17 @@ def _check_segment(segment: str) -> str | None:
     return None
 
 
+def split_path(path: str) -> Sequence[str]:
+    """The decoded segments of a raw path that `check_path` passed."""
+    return [unquote(part) for part in path.removeprefix("/").split("/")]
+
+
 def find_route(routes: Sequence[Route], host: str, path: str) -> Match | None:
     """The first route whose host and path fit."""
+    parts = split_path(path)
     for route in routes:
         if route.host is None or route.host.matches(host):
-            captures = route.path.match(path)
+            captures = route.path.match_segments(parts)
             if captures is not None:
                 return Match(route, captures)
     return None

@@ -76,8 +76,14 @@ class Admission:
         self._recorder = recorder
         self._upstream_tls = upstream_tls
         self._clock = clock
-        self._farewells: set[asyncio.Transport] = set()
+        self._farewells: dict[asyncio.Transport, Farewell] = {}
         self.draining = False
+
+    def drain(self) -> None:
+        """Refuse every handshake from now on; nobody is held any longer before being told."""
+        self.draining = True
+        for farewell in self._farewells.values():
+            farewell.hurry()
 
     def close(self) -> None:
         """Cut off the refused clients that still wait for their close frame or were just told."""
@@ -230,7 +236,9 @@ class Admission:
         route, handshake = attempt.route, attempt.handshake
         if route is None or handshake is None or not closable(refused.denial.reason):
             return self._answer(attempt, refused)
-        if not route.refuse.closes(browser=handshake.origin is not None):
+        # Strangers who are held must not take the places of those who could be let in.
+        crowded = len(self._farewells) >= self._connections.limit // 2
+        if crowded or not route.refuse.closes(browser=handshake.origin is not None):
             return self._answer(attempt, refused)
         return self._close(request, attempt, refused.denial, route.refuse, handshake)
 
@@ -262,12 +270,12 @@ class Admission:
 
         def make_farewell(transport: asyncio.Transport) -> Farewell:
             def end() -> None:
-                self._farewells.discard(transport)
+                del self._farewells[transport]
                 self._connections.free_place()
 
-            self._farewells.add(transport)
             transport.write(switching_protocols(handshake.key, subprotocol))
-            return Farewell(transport, code, reason, refuse.hold, end)
+            self._farewells[transport] = Farewell(transport, code, reason, refuse.hold, end)
+            return self._farewells[transport]
 
         take_transport(request, make_farewell)
         attempt.keeps_place = True

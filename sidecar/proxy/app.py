@@ -73,6 +73,7 @@ class Sidecar:
         self._front = FrontServer(
             self._admission.handle,
             on_error=self._admission.on_error,
+            on_reject=self._reject,
             head_timeout=server.handshake_timeout,
             max_field=policy.tokens.max_token_size + _FIELD_OVERHEAD,
             max_waiting=server.max_connections + _ROOM_TO_REFUSE,
@@ -118,7 +119,7 @@ class Sidecar:
         """Take no new handshakes, and end every connection with a close frame."""
         if self._admission.draining:
             return
-        self._admission.draining = True
+        self._admission.drain()
         _log.info("draining", connections=len(self.connections))
         for link in self.connections:
             link.end(Reason.DRAINING, self._policy.server.drain.close_code)
@@ -190,10 +191,10 @@ class Sidecar:
         bound = self._admin.addresses[0]
         self.admin = address if address.unix else Address(bound[0], bound[1])
 
-    def _reject(self, address: str, detail: str) -> None:
+    def _reject(self, address: str, denial: Denial) -> None:
         attempt = Attempt()
         attempt.address = address
-        self._recorder.refused(attempt, Denial(Reason.BAD_HANDSHAKE, detail))
+        self._recorder.refused(attempt, denial)
 
     async def _tick(self) -> None:
         """What has to be done now and then."""

@@ -28,6 +28,7 @@ class Farewell(asyncio.Protocol):
         self._transport = transport
         self._frame = close_frame(code, reason, None)
         self._on_end = on_end
+        self._said = False
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(hold, self._say)
 
@@ -36,7 +37,14 @@ class Farewell(asyncio.Protocol):
         self._timer.cancel()
         self._on_end()
 
+    def hurry(self) -> None:
+        """Send the close frame now, if it has not been sent."""
+        if not self._said:
+            self._timer.cancel()
+            self._say()
+
     def _say(self) -> None:
+        self._said = True
         if not self._transport.is_closing():
             self._transport.write(self._frame)
             half_close(self._transport)

@@ -15,10 +15,13 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_protocol import RequestHandler
 
+from sidecar.model import Denial, Reason
+
 __all__ = [
     "MAX_EARLY",
     "Front",
     "FrontServer",
+    "OnReject",
     "TakenOver",
     "check_aiohttp",
     "peer_of",
@@ -50,6 +53,10 @@ _PRIVATE: Final = (
 OnError = Callable[["Front", web.BaseRequest, int, BaseException | None], web.StreamResponse]
 
 
+OnReject = Callable[[str, Denial], None]
+"""Is told the address of a socket that was closed without an answer, and why."""
+
+
 class Front(RequestHandler):
     """One accepted socket until its handshake is decided.
 
@@ -67,7 +74,10 @@ class Front(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket, unless too many wait for their handshake already."""
         super().connection_made(transport)
-        if len(self._server.connections) > self._server.max_waiting:
+        server = self._server
+        if len(server.connections) > server.max_waiting:
+            denial = Denial(Reason.OVERLOADED, "too many sockets wait for their handshake")
+            server.on_reject(_address(transport), denial)
             cast(asyncio.Transport, transport).abort()
 
     def data_received(self, data: bytes) -> None:
@@ -106,6 +116,7 @@ class FrontServer(web.Server):
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         *,
         on_error: OnError,
+        on_reject: OnReject,
         head_timeout: float,
         max_field: int,
         max_waiting: int,
@@ -113,6 +124,7 @@ class FrontServer(web.Server):
         check_aiohttp()
         super().__init__(handler)
         self.on_error = on_error
+        self.on_reject = on_reject
         self.max_waiting = max_waiting
         self.max_head = 2 * max_field + _OTHER_FIELDS
         self._options = {
@@ -169,10 +181,12 @@ def peer_of(request: web.BaseRequest) -> tuple[str, bool]:
     secure = transport is not None and transport.get_extra_info("sslcontext") is not None
     if isinstance(protocol, Front) and protocol.proxied is not None:
         return protocol.proxied, secure
-    peername = None if transport is None else transport.get_extra_info("peername")
-    if isinstance(peername, tuple) and peername:
-        return str(peername[0]), secure
-    return "unix", secure
+    return "unix" if transport is None else _address(transport), secure
+
+
+def _address(transport: asyncio.BaseTransport) -> str:
+    peername = transport.get_extra_info("peername")
+    return str(peername[0]) if isinstance(peername, tuple) and peername else "unix"
 
 
 def take_transport(

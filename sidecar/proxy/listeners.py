@@ -1,4 +1,4 @@
-"""The public listener's sockets, plain or TLS, with or without the PROXY protocol."""
+"""The public listener's sockets: opened, and closed."""
 
 import asyncio
 import contextlib
@@ -6,31 +6,24 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Callable, Sequence
-from ipaddress import ip_address
+from collections.abc import Sequence
 from typing import Final
-
-import structlog
 
 from sidecar.policy.compiled import Address
 from sidecar.policy.peers import Network
-from sidecar.proxy.handover import FrontServer
-from sidecar.wire import proxy_protocol
+from sidecar.proxy.accept import Acceptor
+from sidecar.proxy.handover import FrontServer, OnReject
 
 __all__ = ["Listeners"]
 
 _BACKLOG: Final = 4096
-_ACCEPT_PAUSE: Final = 0.5
-_UNIX_PEER: Final = "127.0.0.1"
-
-_log = structlog.get_logger()
 
 
 class Listeners:
     """Opens, and closes, every address of `server.listen`.
 
-    With `trusted`, each connection must begin with a PROXY protocol header and come from one of
-    these networks; `on_reject` is told the address and the trouble of one that does not.
+    With `tls` or `trusted` (see `Acceptor`) something comes before HTTP; `on_reject` is told of
+    the sockets that do not get over it.
     """
 
     def __init__(
@@ -40,16 +33,18 @@ class Listeners:
         tls: ssl.SSLContext | None,
         head_timeout: float,
         trusted: Sequence[Network] | None,
-        on_reject: Callable[[str, str], None],
+        on_reject: OnReject,
     ) -> None:
         self._front = front
-        self._tls = tls
-        self._head_timeout = head_timeout
-        self._trusted = trusted
-        self._on_reject = on_reject
+        self._acceptor = (
+            None
+            if tls is None and trusted is None
+            else Acceptor(
+                front, tls=tls, head_timeout=head_timeout, trusted=trusted, on_reject=on_reject
+            )
+        )
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self.bound: list[Address] = []
 
     async def open(self, addresses: Sequence[Address]) -> None:
@@ -68,9 +63,8 @@ class Listeners:
         """Stop listening; accepted sockets stay."""
         for server in self._servers:
             server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._acceptor is not None:
+            await self._acceptor.close()
         for sock in self._sockets:
             sock.close()
         for address in self.bound:
@@ -79,70 +73,15 @@ class Listeners:
                     os.unlink(address.unix)
 
     async def _serve(self, sock: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        if self._trusted is not None:
-            self._spawn(self._accept(sock, self._trusted))
+        if self._acceptor is not None:
+            self._acceptor.serve(sock)
             return
-        handshake_timeout = self._head_timeout if self._tls else None
+        loop = asyncio.get_running_loop()
         if sock.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(
-                self._front,
-                sock=sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=handshake_timeout,
-                backlog=_BACKLOG,
-            )
+            server = await loop.create_unix_server(self._front, sock=sock, backlog=_BACKLOG)
         else:
-            server = await loop.create_server(
-                self._front,
-                sock=sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=handshake_timeout,
-                backlog=_BACKLOG,
-            )
+            server = await loop.create_server(self._front, sock=sock, backlog=_BACKLOG)
         self._servers.append(server)
-
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _accept(self, sock: socket.socket, trusted: Sequence[Network]) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, peername = await loop.sock_accept(sock)
-            except OSError as error:  # out of files or memory, or the network's own trouble
-                _log.error("accept_failed", error=error.strerror)
-                await asyncio.sleep(_ACCEPT_PAUSE)
-                continue
-            accepted.setblocking(False)
-            is_ip = isinstance(peername, tuple)
-            address = str(peername[0]) if is_ip else _UNIX_PEER
-            if any(ip_address(address) in network for network in trusted):
-                self._spawn(self._welcome(accepted, address if is_ip else "unix"))
-            else:
-                self._on_reject(address, "PROXY protocol from an address that is not trusted")
-                accepted.close()
-
-    async def _welcome(self, sock: socket.socket, address: str) -> None:
-        """Read the PROXY header, then hand the socket to the front."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._head_timeout):
-                proxied = await _read_header(loop, sock) or address
-            await loop.connect_accepted_socket(
-                lambda: self._front(proxied),
-                sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=self._head_timeout if self._tls else None,
-            )
-        except (ValueError, OSError) as error:  # TimeoutError is an OSError
-            self._on_reject(address, f"PROXY protocol: {str(error) or type(error).__name__}")
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
 
 
 async def _bind(address: Address) -> list[socket.socket]:
@@ -186,29 +125,3 @@ def _bind_unix(path: str) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-async def _read_header(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> str | None:
-    prefix = await _read_exactly(loop, sock, proxy_protocol.PREFIX_SIZE)
-    if proxy_protocol.is_v2(prefix):
-        head = await _read_exactly(loop, sock, proxy_protocol.V2_HEAD_REST)
-        body = await _read_exactly(loop, sock, proxy_protocol.v2_body_size(head))
-        return proxy_protocol.parse_v2(head, body)
-    if not proxy_protocol.is_v1(prefix):
-        raise ValueError("no header")
-    line = prefix
-    while not line.endswith(b"\n"):
-        if len(line) >= proxy_protocol.MAX_V1_LINE:
-            raise ValueError("the line is too long")
-        line += await _read_exactly(loop, sock, 1)
-    return proxy_protocol.parse_v1(line)
-
-
-async def _read_exactly(loop: asyncio.AbstractEventLoop, sock: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        piece = await loop.sock_recv(sock, size - len(data))
-        if not piece:
-            raise ValueError("the connection ended inside the header")
-        data += piece
-    return data

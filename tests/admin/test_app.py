@@ -177,6 +177,31 @@ async def test_a_web_page_cannot_drain(
 
 
 @pytest.mark.parametrize(
+    "host", ["evil.example:9090", "localhost.evil.example", "127.0.0.1.evil", ""]
+)
+async def test_a_strangers_name_for_this_address_opens_nothing(
+    connect: Connect, sidecar: Sidecar, host: str
+) -> None:
+    client = await connect()
+    for request in ("GET /metrics", "POST /drain"):
+        answer = await raw(
+            client, f"{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        )
+        assert answer.startswith("HTTP/1.1 403 ")
+    assert sidecar.drains == 0
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:9090", "127.0.0.1:9", "[::1]:9090", "[::1]"]
+)
+async def test_loopback_needs_no_token(connect: Connect, host: str) -> None:
+    answer = await raw(
+        await connect(), f"GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    assert answer.startswith("HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
     ("method", "path"),
     [("GET", "/metrics"), ("POST", "/drain"), ("GET", "/drain"), ("GET", "/unknown"),
      ("POST", "/metrics"), ("GET", "/livez/"), ("GET", "/"), ("OPTIONS", "*")],

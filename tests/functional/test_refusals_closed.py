@@ -77,6 +77,23 @@ async def test_a_closed_refusal_has_the_code_of_its_reason(
     assert reason in (logged["reason"], logged.get("rule"))
 
 
+async def test_held_refusals_take_no_more_than_half_of_the_places(tmp_path: Path) -> None:
+    async with recording() as up:
+        policy = with_audit(
+            tmp_path, up.url, server={"max_connections": 4}, route=closing(hold="1h")
+        )
+        async with sidecar(policy, tmp_path) as s:
+            async with closed(s) as (_, first), closed(s) as (_, second):
+                assert first.startswith(b"HTTP/1.1 101 ")
+                assert second.startswith(b"HTTP/1.1 101 ")
+                async with closed(s) as (_, third):
+                    assert third.startswith(b"HTTP/1.1 401 ")
+                async with raw(s.port) as admitted:
+                    await admitted.send(head("/ws", bearer()))
+                    assert (await admitted.response()).startswith(b"HTTP/1.1 101 ")
+            await s.until_idle()
+
+
 async def test_a_conflict_is_closed_with_4400(tmp_path: Path) -> None:
     sources = {"sources": ["header", {"query": "token"}]}
     async with (

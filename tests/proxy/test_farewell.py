@@ -13,7 +13,9 @@ FRAME = close(4401, "token_missing", masked=False)
 
 
 @contextlib.asynccontextmanager
-async def farewell(hold: float) -> AsyncIterator[tuple[Raw, "asyncio.Future[None]"]]:
+async def farewell(
+    hold: float, made: list[Farewell] | None = None
+) -> AsyncIterator[tuple[Raw, "asyncio.Future[None]"]]:
     """A client that is told why, and what is done when its socket is gone."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
@@ -24,7 +26,10 @@ async def farewell(hold: float) -> AsyncIterator[tuple[Raw, "asyncio.Future[None
     class Switch(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             client = cast(asyncio.Transport, transport)
-            client.set_protocol(Farewell(client, 4401, "token_missing", hold, end))
+            one = Farewell(client, 4401, "token_missing", hold, end)
+            client.set_protocol(one)
+            if made is not None:
+                made.append(one)
 
     server = await loop.create_server(Switch, "127.0.0.1", 0)
     async with server, raw(server.sockets[0].getsockname()[1]) as client:
@@ -49,6 +54,18 @@ async def test_what_the_client_sends_is_thrown_away() -> None:
 
 async def test_a_client_that_leaves_before_is_not_waited_for() -> None:
     async with farewell(3600) as (client, ended):
+        client.writer.close()
+        await asyncio.wait_for(ended, 5)
+
+
+async def test_a_client_that_is_held_can_be_told_at_once() -> None:
+    made: list[Farewell] = []
+    async with farewell(3600, made) as (client, ended):
+        while not made:
+            await asyncio.sleep(0.001)
+        made[0].hurry()
+        made[0].hurry()
+        assert await client.rest() == FRAME
         client.writer.close()
         await asyncio.wait_for(ended, 5)
 

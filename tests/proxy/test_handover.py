@@ -66,6 +66,7 @@ async def fronting(
     front = FrontServer(
         handler,
         on_error=on_error,
+        on_reject=lambda _address, _denial: None,
         head_timeout=head_timeout,
         max_field=1000,
         max_waiting=max_waiting,

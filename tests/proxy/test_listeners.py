@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from sidecar.model import Denial
 from sidecar.policy.compiled import Address
-from sidecar.proxy import listeners
 from sidecar.proxy.handover import FrontServer, peer_of
 from sidecar.proxy.listeners import Listeners
 from tests.support.certificates import authority
@@ -43,8 +43,8 @@ class Listening:
     def port(self) -> int:
         return self.listeners.bound[0].port
 
-    def reject(self, address: str, detail: str) -> None:
-        self.rejected.append((address, detail))
+    def reject(self, address: str, denial: Denial) -> None:
+        self.rejected.append((address, denial.detail))
         self.changed.set()
 
     async def rejection(self) -> tuple[str, str]:
@@ -70,10 +70,15 @@ async def listening(
     trusted: Sequence[Any] | None = None,
     head_timeout: float = 5,
 ) -> AsyncIterator[Listening]:
-    front = FrontServer(
-        whoami, on_error=on_error, head_timeout=head_timeout, max_field=1000, max_waiting=10
-    )
     one = Listening()
+    front = FrontServer(
+        whoami,
+        on_error=on_error,
+        on_reject=one.reject,
+        head_timeout=head_timeout,
+        max_field=1000,
+        max_waiting=10,
+    )
     one.listeners = Listeners(
         front, tls=tls, head_timeout=head_timeout, trusted=trusted, on_reject=one.reject
     )
@@ -274,7 +279,7 @@ async def test_a_header_that_never_came_does_not_outlive_the_listener() -> None:
 async def test_a_listener_that_is_out_of_files_goes_on_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(listeners, "_ACCEPT_PAUSE", 0)
+    monkeypatch.setattr("sidecar.proxy.accept._ACCEPT_PAUSE", 0)
     loop = asyncio.get_running_loop()
     accept = loop.sock_accept
     troubles = [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ECONNABORTED, errno.EPROTO]
@@ -324,6 +329,28 @@ async def test_a_proxys_header_stands_before_tls(
                 sock=sock, ssl=trusting, server_hostname="localhost"
             )
             assert await asked(Raw(*client)) == f"{address} True"
+
+
+async def test_what_is_not_tls_is_rejected(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    async with listening(tls=contexts[0]) as one, raw(one.port) as client:
+        await client.send(REQUEST)
+        await client.rest()
+        address, detail = await one.rejection()
+        assert address == "127.0.0.1"
+        assert detail.startswith("TLS: ")
+
+
+async def test_sockets_that_wait_for_tls_are_limited(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    async with listening(tls=contexts[0]) as one, contextlib.AsyncExitStack() as stack:
+        for _ in range(10):
+            await stack.enter_async_context(raw(one.port))
+        async with raw(one.port) as client:
+            assert await client.rest() == b""
+            assert (await one.rejection())[1] == "too many sockets wait for their handshake"
 
 
 async def test_what_is_not_tls_behind_a_proxys_header_is_rejected(
