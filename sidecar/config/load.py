@@ -5,15 +5,15 @@ merge keys, duplicate keys, further documents, YAML 1.1's booleans) is seen and 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import yaml
 
-from sidecar.config.nodes import Entry, Items, Leaf, Node, Place, Section, join
+from sidecar.config.nodes import MORE, Entry, Gap, Items, Leaf, Node, Place, Section, join
 from sidecar.config.scalars import expand, resolve
-from sidecar.errors import ConfigError, Problem
+from sidecar.errors import Problem
 
-__all__ = ["MAX_BYTES", "load"]
+__all__ = ["MAX_BYTES", "load", "unknown"]
 
 MAX_BYTES: Final = 1024 * 1024
 """A policy is written by people; a file beyond this is something else."""
@@ -22,47 +22,58 @@ _MAX_DEPTH: Final = 32
 _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def load(data: bytes, file: str, environ: Mapping[str, str]) -> Section:
-    """Parse one file's bytes. Raises ConfigError with every mistake that YAML alone shows."""
+class _UnreadableError(Exception):
+    """The text cannot be read further; the composer's problems tell why."""
+
+
+def load(data: bytes, file: str, environ: Mapping[str, str]) -> tuple[Section, tuple[Problem, ...]]:
+    """Parse one file's bytes to what can be read of it, and every mistake that YAML alone shows.
+
+    What cannot be read is a gap; where that is the file's rest, or the whole, it is an open one.
+    """
     if len(data) > MAX_BYTES:
-        raise _whole(file, "is larger than 1 MiB", "split it, or check that it is the policy")
+        return unknown(file, "is larger than 1 MiB", "split it, or check that it is the policy")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise _whole(file, "is not UTF-8 text", "save it as UTF-8") from None
+        return unknown(file, "is not UTF-8 text", "save it as UTF-8")
     composer = _Composer(yaml.parse(text, Loader=_LOADER), file, environ)
     try:
-        root = composer.document()
+        return composer.document(), tuple(composer.problems)
+    except _UnreadableError:
+        return _open(file), tuple(composer.problems)
     except yaml.MarkedYAMLError as error:
-        raise _syntax(file, error) from None
+        return _open(file), (*composer.problems, _syntax(file, text, error))
     except yaml.YAMLError:
-        raise _whole(
+        return unknown(
             file, "holds a character that YAML does not allow", "remove control characters"
-        ) from None
-    if composer.problems:
-        raise ConfigError(composer.problems)
-    return root
+        )
 
 
-def _whole(file: str, wrong: str, remedy: str) -> ConfigError:
-    return ConfigError([Problem(file, 0, 0, "", wrong, remedy)])
+def unknown(file: str, wrong: str, remedy: str) -> tuple[Section, tuple[Problem, ...]]:
+    """A file of which nothing can be read."""
+    return _open(file), (Problem(file, 0, 0, "", wrong, remedy),)
 
 
-def _syntax(file: str, error: yaml.MarkedYAMLError) -> ConfigError:
+def _open(file: str) -> Section:
+    """A mapping that may hold anything."""
+    place = Place(file, 1, 1, "")
+    return Section(place, {MORE: Entry(place, Gap(place))})
+
+
+def _syntax(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+    if mark and text[mark.index : mark.index + 1] == "\t":
+        return Problem(file, line, column, "", "a tab stands here", "indent with spaces")
     what = ": ".join(filter(None, (error.context, error.problem)))
-    return ConfigError(
-        [
-            Problem(
-                file,
-                line,
-                column,
-                "",
-                f"is not valid YAML ({what})",
-                "check the indentation, and put quotes around text with { } [ ] : or #",
-            )
-        ]
+    return Problem(
+        file,
+        line,
+        column,
+        "",
+        f"is not valid YAML ({what})",
+        "check the indentation, and put quotes around text with { } [ ] : or #",
     )
 
 
@@ -90,18 +101,20 @@ class _Composer:
                 "a second document starts here",
                 "put each document in a file of its own",
             )
-            self._stop()
+            raise _UnreadableError
         if isinstance(root, Section):
             return root
-        if not (isinstance(root, Leaf) and root.value is None):
+        if isinstance(root, Leaf) and root.value is None:
+            return Section(root.place, {})
+        if not isinstance(root, Gap):
             self._problem(root.place, "is not a mapping", "a policy has keys such as `upstreams:`")
-        return Section(root.place, {})
+        return _open(self._file)
 
     def _node(self, event: Any, path: str) -> Node:
         place = self._place(event, path)
         if isinstance(event, yaml.AliasEvent):
             self._problem(place, "aliases are not supported", "write the value out")
-            return Leaf(place, None)
+            return Gap(place)
         if event.anchor is not None:
             self._problem(
                 place, "anchors are not supported", f"remove &{event.anchor} and its aliases"
@@ -111,7 +124,8 @@ class _Composer:
                 place, f"the tag {event.tag!a} is not supported", "write the value without a tag"
             )
         if isinstance(event, yaml.ScalarEvent):
-            return Leaf(place, self._scalar(event, place))
+            scalar = self._scalar(event, place)
+            return scalar if event.tag is None else Gap(place)
         return self._nested(event, place)
 
     def _nested(self, event: Any, place: Place) -> Node:
@@ -119,7 +133,7 @@ class _Composer:
             self._problem(
                 place, f"is nested deeper than {_MAX_DEPTH} levels", "a policy never needs that"
             )
-            self._stop()
+            raise _UnreadableError
         self._depth += 1
         node: Node
         if isinstance(event, yaml.SequenceStartEvent):
@@ -139,9 +153,11 @@ class _Composer:
         entries: dict[str, Entry] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             name = self._key(event, path)
-            key = self._place(event, join(path, name))
+            key = self._place(event, path if name is None else join(path, name))
             node = self._node(next(self._events), key.path)
-            if name in entries:
+            if name is None:
+                entries[MORE] = Entry(key, Gap(key))
+            elif name in entries:
                 self._problem(
                     key,
                     f"stands twice (first on line {entries[name].key.line})",
@@ -151,13 +167,15 @@ class _Composer:
                 entries[name] = Entry(key, node)
         return entries
 
-    def _key(self, event: Any, path: str) -> str:
-        """A key's text as it stands: keys are never numbers, booleans or references."""
+    def _key(self, event: Any, path: str) -> str | None:
+        """A key's text as it stands: keys are never numbers, booleans or references. None where
+        it is not known which keys are meant.
+        """
         place = self._place(event, path)
         if not isinstance(event, yaml.ScalarEvent):
             self._node(event, path)
             self._problem(place, "a key must be text", 'put quotes around a value such as "{user}"')
-            return ""
+            return None
         if event.anchor is not None or event.tag is not None:
             self._problem(place, "a key must be plain text", "remove the anchor or tag")
         if event.value == "<<" and event.implicit[0]:
@@ -166,26 +184,27 @@ class _Composer:
                 "merge keys are not supported",
                 "write the keys out; what all routes share goes under `defaults`",
             )
+            return None
         return str(event.value)
 
-    def _scalar(self, event: yaml.ScalarEvent, place: Place) -> str | int | float | bool | None:
+    def _scalar(self, event: yaml.ScalarEvent, place: Place) -> Leaf | Gap:
         text = str(event.value)
         is_plain = event.implicit[0]
         if "${" not in text:
-            return resolve(text) if is_plain else text
+            return Leaf(place, resolve(text) if is_plain else text)
         try:
             text = expand(text, self._environ)
             text.encode()
         except UnicodeEncodeError:  # a variable whose bytes are not UTF-8
             self._problem(place, "is not valid text once expanded", "set the variable to UTF-8")
-            return None
+            return Gap(place)
         except ValueError as error:
             self._problem(place, *str(error).split("; ", 1))
-            return None
+            return Gap(place)
         # A variable may hold a number or a boolean for an unquoted value, but an empty one must
         # not turn a condition such as `audience` into null.
         value = resolve(text) if is_plain else text
-        return text if value is None else value
+        return Leaf(place, text if value is None else value)
 
     def _place(self, event: Any, path: str) -> Place:
         mark = event.start_mark
@@ -195,6 +214,3 @@ class _Composer:
         self.problems.append(
             Problem(place.file, place.line, place.column, place.path, wrong, remedy)
         )
-
-    def _stop(self) -> NoReturn:
-        raise ConfigError(self.problems)

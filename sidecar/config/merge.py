@@ -1,6 +1,6 @@
 """Several files as one policy, and what all routes share."""
 
-from sidecar.config.nodes import Entry, Items, Node, Section, plain
+from sidecar.config.nodes import MORE, Entry, Gap, Items, Node, Section, plain
 from sidecar.errors import Problem
 
 __all__ = ["merge_files", "with_defaults"]
@@ -10,7 +10,9 @@ _NAMED = frozenset({("upstreams",), ("jwt", "providers")})
 
 
 def merge_files(first: Section, second: Section) -> tuple[Section, list[Problem]]:
-    """One policy of two: mappings merged, routes appended; the conflicts that are between them."""
+    """One policy of two: mappings merged, routes appended; the conflicts that are between them, in
+    which the first file's value stays.
+    """
     problems: list[Problem] = []
     return _merge(first, second, (), problems), problems
 
@@ -36,6 +38,8 @@ def _both(known: Entry, entry: Entry, way: tuple[str, ...], problems: list[Probl
         return Entry(known.key, _merge(old, new, way, problems))
     if way == ("routes",) and isinstance(old, Items) and isinstance(new, Items):
         return Entry(known.key, Items(old.place, (*old.items, *new.items)))
+    if isinstance(old, Gap) or isinstance(new, Gap):
+        return known
     # 1 and True are equal in Python, not in a policy: the type counts as well.
     if repr(plain(old)) != repr(plain(new)):
         problems.append(
@@ -62,9 +66,15 @@ def with_defaults(root: Section) -> Section:
     routes at all, `defaults` is the one route that there is.
     """
     defaults = root.entries.get("defaults")
-    if defaults is None or not isinstance(defaults.node, Section):
+    if defaults is None:
         return root
-    shared = defaults.node
+    if isinstance(defaults.node, Gap):  # then routes may have any key
+        shared = Section(defaults.node.place, {MORE: defaults})
+    elif isinstance(defaults.node, Section):
+        own = {name: one for name, one in defaults.node.entries.items() if name != "name"}
+        shared = Section(defaults.node.place, own)
+    else:
+        return root
     routes = root.entries.get("routes")
     if routes is None:
         merged = Entry(defaults.key, Items(shared.place, (shared,)))

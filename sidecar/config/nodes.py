@@ -1,22 +1,29 @@
 """A policy as positioned nodes: what YAML gave, each value with the place where it stands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, cast
 
 __all__ = [
+    "MORE",
     "Entry",
+    "Gap",
     "Items",
     "Leaf",
     "Loc",
     "Node",
     "Place",
     "Section",
-    "exists",
+    "doubtful",
+    "find",
     "join",
     "locate",
     "plain",
+    "with_gap",
 ]
+
+MORE: Final = "<<"
+"""A gap under this name: the mapping may hold more than what is known of it."""
 
 Loc = Sequence[str | int]
 """The way to a value: keys and indexes, as pydantic's error locations have it."""
@@ -47,10 +54,15 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list."""
+    """A list. `seen` are the items that `plain` gives; indexes count these."""
 
     place: Place
     items: tuple["Node", ...]
+    seen: tuple["Node", ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        seen = tuple(item for item in self.items if not _is_left_out(item))
+        object.__setattr__(self, "seen", seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,17 @@ class Section:
     entries: Mapping[str, Entry]
 
 
-Node = Leaf | Items | Section
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What cannot be used, as a problem tells. The rest is checked with `stand_in` in its place,
+    or, where that is None, as if it were not there.
+    """
+
+    place: Place
+    stand_in: Any = None
+
+
+Node = Leaf | Items | Section | Gap
 
 
 def join(path: str, step: str | int) -> str:
@@ -85,8 +107,15 @@ def plain(node: Node) -> Any:
     if isinstance(node, Leaf):
         return node.value
     if isinstance(node, Items):
-        return [plain(item) for item in node.items]
-    return {key: plain(entry.node) for key, entry in node.entries.items()}
+        return [plain(item) for item in node.seen]
+    if isinstance(node, Gap):
+        return node.stand_in
+    entries = node.entries.items()
+    return {key: plain(entry.node) for key, entry in entries if not _is_left_out(entry.node)}
+
+
+def _is_left_out(node: Node) -> bool:
+    return isinstance(node, Gap) and node.stand_in is None
 
 
 def locate(root: Node, loc: Loc, *, key: bool = False) -> Place:
@@ -105,22 +134,64 @@ def locate(root: Node, loc: Loc, *, key: bool = False) -> Place:
     return place
 
 
-def exists(root: Node, loc: Loc) -> bool:
-    """Whether there is a value at `loc`."""
+def find(root: Node, loc: Loc) -> Node | None:
+    """The value, or gap, at `loc`."""
     node = root
     for step in loc:
         entry = _child(node, step)
         if entry is None:
-            return False
+            return None
         node = entry.node
-    return True
+    return node
+
+
+def doubtful(root: Node, loc: Loc) -> bool:
+    """Whether it is not known what stands at `loc`: there is a gap there, above it or below it."""
+    node: Node = root
+    open_ended = False
+    for step in loc:
+        if isinstance(node, Gap):
+            return True
+        open_ended = open_ended or (isinstance(node, Section) and _has_more(node))
+        entry = _child(node, step)
+        if entry is None:
+            return open_ended
+        node = entry.node
+    return _has_gap(node)
+
+
+def _has_more(node: Section) -> bool:
+    return MORE in node.entries and isinstance(node.entries[MORE].node, Gap)
+
+
+def _has_gap(node: Node) -> bool:
+    if isinstance(node, Section):
+        return any(_has_gap(entry.node) for entry in node.entries.values())
+    if isinstance(node, Items):
+        return any(map(_has_gap, node.items))
+    return isinstance(node, Gap)
+
+
+def with_gap(node: Node, loc: Loc, gap: Gap) -> Node:
+    """The node with the gap at `loc`, whose last step alone may be new (in a mapping)."""
+    if not loc:
+        return gap
+    step, further = loc[0], loc[1:]
+    if isinstance(node, Items):
+        old = node.seen[int(step)]
+        new = with_gap(old, further, gap)
+        return replace(node, items=tuple(new if item is old else item for item in node.items))
+    section, name = cast(Section, node), str(step)
+    entry = section.entries.get(name) or Entry(gap.place, gap)
+    entry = replace(entry, node=with_gap(entry.node, further, gap))
+    return replace(section, entries={**section.entries, name: entry})
 
 
 def _child(node: Node, step: str | int) -> Entry | None:
     if isinstance(node, Section) and isinstance(step, str):
         return node.entries.get(step)
-    if isinstance(node, Items) and isinstance(step, int) and step < len(node.items):
-        return Entry(node.items[step].place, node.items[step])
+    if isinstance(node, Items) and isinstance(step, int) and step < len(node.seen):
+        return Entry(node.seen[step].place, node.seen[step])
     return None
 
 

@@ -3,29 +3,41 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
 
-from pydantic import ValidationError
-
-from sidecar.config.nodes import Loc, Node, locate
+from sidecar.config.nodes import Loc, Node, doubtful, locate
 from sidecar.config.schema import PolicyFile
 from sidecar.config.schema.base import Model
 from sidecar.config.values import BadValueError, did_you_mean, show
 from sidecar.errors import Problem
 
-__all__ = ["MAX_PROBLEMS", "bounded", "schema_problems", "sorted_problems"]
+__all__ = ["MAX_PROBLEMS", "bounded", "meant_key", "schema_problems", "sorted_problems"]
 
 MAX_PROBLEMS: Final = 100
 """Nobody reads on beyond so many, and a hostile file could make a million."""
 
 _Detail = Mapping[str, Any]
 
+_MAY_FOLLOW: Final = frozenset({"missing", "too_short", "value_error"})
+"""The types of error that a value can have because of what it lacks."""
 
-def schema_problems(error: ValidationError, root: Node) -> list[Problem]:
-    """The mistakes of the validation, each with the place of its key or value.
 
-    One more than `MAX_PROBLEMS` are looked at, so that `bounded` sees that there are more.
+def schema_problems(details: Iterable[Any], root: Node) -> list[Problem]:
+    """The mistakes of a validation, each with the place of its key or value, without those that
+    may only be there because of a gap.
     """
-    details = error.errors(include_url=False)[: MAX_PROBLEMS + 1]
-    return sorted_problems([_problem(detail, root) for detail in details])
+    return [_problem(detail, root) for detail in details if not _may_follow(detail, root)]
+
+
+def _may_follow(detail: Any, root: Node) -> bool:
+    kind, loc = detail["type"], detail["loc"]
+    return kind in _MAY_FOLLOW and loc[-1:] != ("[key]",) and doubtful(root, loc)
+
+
+def meant_key(detail: Any) -> str | None:
+    """The known key that an unknown one is near to, where the detail is of an unknown key."""
+    if detail["type"] != "extra_forbidden":
+        return None
+    name, model = str(detail["loc"][-1]), _model_at(detail["loc"][:-1])
+    return None if name in model.later else did_you_mean(name, _fields(model))
 
 
 def bounded(problems: Sequence[Problem]) -> list[Problem]:
@@ -55,18 +67,19 @@ def _problem(detail: Any, root: Node) -> Problem:
 
 def _words(detail: Any) -> tuple[str, str]:
     if detail["type"] == "extra_forbidden":
-        return _unknown_key(detail["loc"])
+        return _unknown_key(detail)
     error = detail.get("ctx", {}).get("error")
     if isinstance(error, BadValueError):
         return error.wrong, error.remedy
     return _PHRASES[detail["type"]](detail)
 
 
-def _unknown_key(loc: Loc) -> tuple[str, str]:
+def _unknown_key(detail: Any) -> tuple[str, str]:
+    loc: Loc = detail["loc"]
     name, model = str(loc[-1]), _model_at(loc[:-1])
     if name in model.later:
         return "is not supported yet", "remove it"
-    near = did_you_mean(name, _fields(model))
+    near = meant_key(detail)
     if near is not None:
         return "is not a known key", f"did you mean {near}?"
     known = ", ".join(_fields(model))

@@ -1,100 +1,118 @@
-"""What can still be checked when some keys are wrong, so that every mistake is told at once."""
+"""Keys and values checked so that every mistake is told at once: what is wrong becomes a gap, and
+the rest is checked without it.
+"""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import cast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from pydantic import ValidationError
 
-from sidecar.config.compile import compile_policy
-from sidecar.config.nodes import Items, Loc, Node, Section, exists, plain
+from sidecar.config.nodes import Gap, Loc, Node, find, locate, plain, with_gap
+from sidecar.config.problems import MAX_PROBLEMS, meant_key, schema_problems
 from sidecar.config.schema import PolicyFile
-from sidecar.errors import ConfigError, Problem
+from sidecar.config.schema.jwt import ALGORITHMS
+from sidecar.errors import Problem
 
-__all__ = ["further_problems"]
+__all__ = ["Salvaged", "validate"]
+
+_URL: Final = "ws://127.0.0.1:1"
+
+_STAND_INS: Final[tuple[tuple[tuple[str, ...], Any], ...]] = (
+    (("upstreams",), {"unknown": {"url": _URL}}),
+    (("upstreams", "*"), {"url": _URL}),
+    (("upstreams", "*", "url"), _URL),
+    (("jwt", "providers", "*", "algorithms"), [*ALGORITHMS]),
+    (("routes", "*"), {}),
+)
+"""What a gap is checked with where the rest could not be checked without anything."""
 
 
-def further_problems(
-    found: Sequence[Problem], error: ValidationError, root: Section, environ: Mapping[str, str]
-) -> list[Problem]:
-    """The mistakes that show when the policy is compiled without its wrong keys.
-
-    `found` are the problems of `error`. What may only be a consequence of them is left out.
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """What could be made of a policy: its model (None where too little is sound), the nodes that it
+    came from, with gaps where they are wrong, and what is wrong.
     """
-    sound = _sound_rest(error, root)
-    if sound is None:
-        return []
-    rest, model = sound
-    try:
-        compile_policy(model, rest, environ, defined=root)
-    except ConfigError as errors:
-        return [
-            problem
-            for problem in errors.problems
-            if not any(_is_consequence(problem, other) for other in found)
-        ]
-    return []
+
+    model: PolicyFile | None
+    root: Node
+    problems: tuple[Problem, ...]
 
 
-def _sound_rest(error: ValidationError, root: Section) -> tuple[Node, PolicyFile] | None:
-    """The policy without its wrong keys; None where nothing useful is left."""
-    rest: Node = root
+def validate(root: Node) -> Salvaged:
+    """The policy's model, of what is sound in it, and all mistakes of keys and values."""
+    problems: list[Problem] = []
     while True:  # each round leaves something out
-        wrong = {_target(rest, one["loc"]) for one in error.errors(include_url=False)}
-        if () in wrong:
-            return None
-        for loc in sorted(_outermost(wrong), key=_in_order, reverse=True):
-            rest = _without(rest, loc)
         try:
-            return rest, PolicyFile.model_validate(plain(rest))
-        except ValidationError as again:
-            error = again
+            return Salvaged(PolicyFile.model_validate(plain(root)), root, tuple(problems))
+        except ValidationError as error:
+            # One more than will be told, so that `bounded` sees that there are more.
+            details = error.errors(include_url=False)[: MAX_PROBLEMS + 1]
+        root, details = _with_meant_keys(root, details)
+        problems += schema_problems(details, root)
+        targets = {_target(root, detail): _is_key(detail) for detail in details}
+        if len(details) > MAX_PROBLEMS or () in targets:
+            return Salvaged(None, root, tuple(problems))
+        root = _without(root, targets)
 
 
-def _target(root: Node, loc: Loc) -> tuple[str | int, ...]:
-    """What to leave out for a mistake at `loc`: the last thing on the way that is there.
-
-    A route whose match is wrong is left out as a whole: what it matches is not known.
+def _with_meant_keys(root: Node, details: Sequence[Any]) -> tuple[Node, list[Any]]:
+    """The nodes with a gap for each key that a misspelt one was meant to be, and the mistakes
+    without those of keys that are only missing because they are misspelt.
     """
-    if len(loc) > 2 and loc[0] == "routes" and loc[2] == "match":
-        loc = loc[:2]
-    return tuple(loc[: max(end for end in range(len(loc) + 1) if exists(root, loc[:end]))])
+    meant = {_meant(detail) for detail in details} - {None}
+    missing = {loc for loc in meant if loc is not None and find(root, loc) is None}
+    for loc in missing:
+        root = _put(root, loc, _stand_in(loc))
+    return root, [
+        one for one in details if one["type"] != "missing" or tuple(one["loc"]) not in missing
+    ]
 
 
-def _outermost(locs: set[tuple[str | int, ...]]) -> list[tuple[str | int, ...]]:
-    return [loc for loc in locs if not any(loc[:end] in locs for end in range(len(loc)))]
+def _meant(detail: Any) -> Loc | None:
+    name = meant_key(detail)
+    return None if name is None else (*detail["loc"][:-1], name)
+
+
+def _without(root: Node, targets: Mapping[tuple[str | int, ...], bool]) -> Node:
+    """The nodes with a gap at each target; true are those whose key cannot be used."""
+    for loc in sorted(_outermost(targets), key=_in_order, reverse=True):
+        root = _put(root, loc, None if targets[loc] else _stand_in(loc))
+    return root
+
+
+def _is_key(detail: Any) -> bool:
+    return tuple(detail["loc"][-1:]) == ("[key]",)
+
+
+def _target(root: Node, detail: Any) -> tuple[str | int, ...]:
+    """Where to put the gap for a mistake: at the last thing on the way to it that is none yet."""
+    loc = tuple(detail["loc"])
+    if detail["type"] == "missing" and _stand_in(loc) is not None:
+        return loc
+    while loc and isinstance(find(root, loc), Gap | None):
+        loc = loc[:-1]
+    return loc
+
+
+def _stand_in(loc: Loc) -> Any:
+    for pattern, value in _STAND_INS:
+        if len(pattern) == len(loc) and all(
+            one in ("*", step) for one, step in zip(pattern, loc, strict=True)
+        ):
+            return value
+    return None
+
+
+def _put(root: Node, loc: Loc, stand_in: Any) -> Node:
+    return with_gap(root, loc, Gap(locate(root, loc), stand_in))
+
+
+def _outermost(locs: Iterable[tuple[str | int, ...]]) -> list[tuple[str | int, ...]]:
+    known = set(locs)
+    return [loc for loc in known if not any(loc[:end] in known for end in range(len(loc)))]
 
 
 def _in_order(loc: Loc) -> list[tuple[int, str]]:
     """A key to sort by in which the items of a list stand in their order."""
     return [(step, "") if isinstance(step, int) else (-1, step) for step in loc]
-
-
-def _without(node: Node, loc: Loc) -> Node:
-    """The mapping or list without what stands at `loc`, which is there."""
-    step, further = loc[0], loc[1:]
-    if isinstance(node, Section):
-        entries = dict(node.entries)
-        if further:
-            entry = entries[str(step)]
-            entries[str(step)] = replace(entry, node=_without(entry.node, further))
-        else:
-            del entries[str(step)]
-        return replace(node, entries=entries)
-    items, place = cast(Items, node).items, int(step)
-    kept = (_without(items[place], further),) if further else ()
-    return replace(cast(Items, node), items=(*items[:place], *kept, *items[place + 1 :]))
-
-
-def _is_consequence(problem: Problem, found: Problem) -> bool:
-    """Whether a problem may only be there because what another one concerns was left out: it
-    stands at the same key, above it or below it.
-    """
-    one, other = problem.path, found.path
-    if problem.file != found.file:
-        return False
-    return _is_within(one, other) or _is_within(other, one)
-
-
-def _is_within(path: str, ancestor: str) -> bool:
-    return path.startswith(ancestor) and path[len(ancestor) : len(ancestor) + 1] in ("", ".", "[")

@@ -2,18 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from sidecar.config.compile import compile_policy
-from sidecar.config.load import MAX_BYTES, load
+from sidecar.config.load import MAX_BYTES, load, unknown
 from sidecar.config.merge import merge_files, with_defaults
-from sidecar.config.nodes import Section, plain
-from sidecar.config.problems import bounded, schema_problems, sorted_problems
-from sidecar.config.salvage import further_problems
-from sidecar.config.schema import PolicyFile
+from sidecar.config.nodes import Section
+from sidecar.config.problems import bounded, sorted_problems
+from sidecar.config.salvage import validate
 from sidecar.errors import ConfigError, Problem
 from sidecar.policy.compiled import Policy
 
@@ -31,72 +27,71 @@ class Loaded:
 def load_policy(paths: Sequence[Path], environ: Mapping[str, str]) -> Loaded:
     """Read the files, and the files of the folders, as one policy.
 
-    Raises ConfigError with every mistake: where the YAML itself is broken those of the YAML, else
-    those of keys, of values and between them.
+    Raises ConfigError with every mistake: of YAML, between the files, of keys, of values and
+    between them. What may only follow from another mistake is left out.
     """
-    try:
-        root = with_defaults(_read_all(paths, environ))
-        return Loaded(*compile_policy(_validate(root, environ), root, environ))
-    except ConfigError as error:
-        raise ConfigError(bounded(error.problems)) from None
-
-
-def _validate(root: Section, environ: Mapping[str, str]) -> PolicyFile:
-    try:
-        return PolicyFile.model_validate(plain(root))
-    except ValidationError as error:
-        found = schema_problems(error, root)
-        further = further_problems(found, error, root, environ)
-        raise ConfigError(sorted_problems([*found, *further])) from None
-
-
-def _read_all(paths: Sequence[Path], environ: Mapping[str, str]) -> Section:
-    if not paths:
-        raise ConfigError([Problem("", 0, 0, "", "there is no policy", "name a file or folder")])
-    problems: list[Problem] = []
-    sections: list[Section] = []
-    for path in paths:
+    root, problems = _read_all(paths, environ)
+    salvaged = validate(with_defaults(root))
+    problems += salvaged.problems
+    compiled = None
+    if salvaged.model is not None:
         try:
-            sections += [load(_read(file), str(file), environ) for file in _files(path)]
+            compiled = compile_policy(salvaged.model, salvaged.root, environ)
         except ConfigError as error:
             problems += error.problems
-    if problems:
-        raise ConfigError(problems)
-    return reduce(_merge, sections)
+    if problems or compiled is None:
+        raise ConfigError(bounded(sorted_problems(problems)))
+    return Loaded(*compiled)
 
 
-def _merge(first: Section, second: Section) -> Section:
-    merged, problems = merge_files(first, second)
-    if problems:
-        raise ConfigError(problems)
-    return merged
+def _read_all(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[Section, list[Problem]]:
+    if not paths:
+        raise ConfigError([Problem("", 0, 0, "", "there is no policy", "name a file or folder")])
+    read = [one for path in paths for one in _sections(path, environ)]
+    root, problems = read[0][0], list(read[0][1])
+    for section, found in read[1:]:
+        root, conflicts = merge_files(root, section)
+        problems += [*found, *conflicts]
+    return root, problems
 
 
-def _files(path: Path) -> Iterator[Path]:
+def _sections(
+    path: Path, environ: Mapping[str, str]
+) -> Iterator[tuple[Section, tuple[Problem, ...]]]:
+    """The file, or each of the folder's, as far as it can be read."""
+    try:
+        files = _files(path)
+    except OSError as error:
+        yield _unreadable(path, error)
+        return
+    if not files:
+        yield unknown(str(path), "the folder has no *.yaml or *.yml file", "name a policy file")
+    for file in files:
+        try:
+            data = _read(file)
+        except (OSError, ValueError) as error:
+            yield _unreadable(file, error)
+        else:
+            yield load(data, str(file), environ)
+
+
+def _unreadable(path: Path, error: Exception) -> tuple[Section, tuple[Problem, ...]]:
+    why = getattr(error, "strerror", None) or "not a valid path"
+    return unknown(str(path), f"cannot be read ({why})", "check the path and its rights")
+
+
+def _files(path: Path) -> list[Path]:
     """The file itself, or a folder's YAML files in name order.
 
     Hidden names are left out, so that the ``..data`` of a mounted ConfigMap is not read twice.
     """
     if not path.is_dir():
-        yield path
-        return
+        return [path]
     names = sorted(entry.name for entry in path.iterdir())
     found = [name for name in names if name.endswith((".yaml", ".yml")) and name[0] != "."]
-    if not found:
-        raise _unreadable(path, "the folder has no *.yaml or *.yml file", "name a policy file")
-    yield from (path / name for name in found)
+    return [path / name for name in found]
 
 
 def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "not a valid path"
-        raise _unreadable(
-            path, f"cannot be read ({why})", "check the path and its rights"
-        ) from None
-
-
-def _unreadable(path: Path, wrong: str, remedy: str) -> ConfigError:
-    return ConfigError([Problem(str(path), 0, 0, "", wrong, remedy)])
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)

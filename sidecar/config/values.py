@@ -7,7 +7,7 @@ right. Durations are in seconds, sizes in bytes.
 import difflib
 import re
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Network, ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
 from sidecar.policy.compiled import Address
@@ -74,6 +74,7 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _REASON: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/]+)):([0-9]{1,5})")
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1008, 1011, 1012, 1013, 1014, *range(3000, 5000)})
 
 
@@ -187,7 +188,7 @@ def _is_ip(host: str, version: int) -> bool:
 def network(value: object) -> Network:
     """An IP network in CIDR form, or one address."""
     try:
-        return ip_network(text(value), strict=True)
+        found = ip_network(text(value), strict=True)
     except ValueError as error:
         if "host bits" in str(error):
             right = ip_network(text(value), strict=False)
@@ -197,6 +198,13 @@ def network(value: object) -> Network:
         raise BadValueError(
             f"{show(value)} is not a network", "write a CIDR such as 10.0.0.0/8 or fd00::/8"
         ) from None
+    if found.version == 6 and found.subnet_of(_MAPPED):
+        bits = found.prefixlen - _MAPPED.prefixlen
+        raise BadValueError(
+            f"{show(value)} would never match: addresses in it are taken as the IPv4 ones",
+            f"write {found.network_address.ipv4_mapped}/{bits}",
+        )
+    return found
 
 
 def text(value: object) -> str:

@@ -123,6 +123,11 @@ class CelRule:
         self.reason = reason
         self.shadow = shadow
 
+    @property
+    def references(self) -> tuple[tuple[str, ...], ...]:
+        """What the expression reads: see `Expression.references`."""
+        return self._expression.references
+
     def holds(self, scope: Scope) -> bool:
         """Whether the expression is exactly true; an error in it does not hold."""
         return self._expression.is_true(_names(scope))

@@ -1,8 +1,8 @@
 """CEL expressions (Common Expression Language): checked when loaded, bounded when evaluated."""
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import cel
 
@@ -39,19 +39,27 @@ _INT64: Final = range(-(2**63), 2**63)
 _TOKEN: Final = re.compile(
     r"""
       //[^\n]* | \d\w*                                                      # dropped below
-    | (?:[rR][bB]?|[bB][rR]) (?: \"{3}(?s:.*?)\"{3} | '{3}(?s:.*?)'{3} | "[^"\n]*" | '[^'\n]*' )
-    | [bB]? (?: \"{3}(?s:(?:\\.|[^\\])*?)\"{3} | '{3}(?s:(?:\\.|[^\\])*?)'{3}
-              | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' )
-    | (?P<token> [A-Za-z_]\w* | [^\s] )
+    | (?P<token>
+        (?:[rR][bB]?|[bB][rR]) (?: \"{3}(?s:.*?)\"{3} | '{3}(?s:.*?)'{3} | "[^"\n]*" | '[^'\n]*' )
+      | [bB]? (?: \"{3}(?s:(?:\\.|[^\\])*?)\"{3} | '{3}(?s:(?:\\.|[^\\])*?)'{3}
+                | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' )
+      | [A-Za-z_]\w* | [^\s] )
     """,
     re.VERBOSE,
 )
 
+_PLAIN_TEXT: Final = re.compile(r"""'[^'\\]*'|"[^"\\]*\"""")
+"""A text that stands for itself, without escapes."""
+
 
 class Expression:
-    """A compiled expression over `VARIABLES`."""
+    """A compiled expression over `VARIABLES`.
 
-    __slots__ = ("_nesting", "_program")
+    `references` are the variables that it reads, each with the names that surely follow: both
+    ``path.room`` and ``path['room']`` are ("path", "room").
+    """
+
+    __slots__ = ("_nesting", "_program", "references")
 
     def __init__(self, source: str) -> None:
         """Compile. Raises ValueError, with what is wrong and what would be right, for bad syntax,
@@ -62,7 +70,15 @@ class Expression:
         except ValueError as error:
             raise ValueError(f"not a CEL expression ({_first_line(error)}); correct it") from None
         _check_functions(self._program.functions())
-        self._nesting = _check_names(source, frozenset(self._program.variables()))
+        uses = list(_uses(source))
+        self._nesting = _check_names(uses, frozenset(self._program.variables()))
+        self.references = tuple(
+            dict.fromkeys(
+                one.names
+                for one in uses
+                if one.names[0] in VARIABLES and one.names[0] not in one.scope
+            )
+        )
 
     def is_true(self, names: Mapping[str, Any]) -> bool:
         """Whether the value is exactly true. Never raises.
@@ -95,7 +111,16 @@ def _check_functions(functions: list[str]) -> None:
             raise ValueError(f"unknown function {name}; known are {', '.join(sorted(FUNCTIONS))}")
 
 
-def _check_names(source: str, variables: frozenset[str]) -> int:
+class _Use(NamedTuple):
+    """A variable with the names that follow it, or a call of `matches`, and the names that macros
+    around it bind.
+    """
+
+    names: tuple[str, ...]
+    scope: tuple[str, ...]
+
+
+def _check_names(uses: Sequence[_Use], variables: frozenset[str]) -> int:
     """Refuse unknown names; the depth of macros in macros.
 
     The compiler reports the names that macros bind (the x of ``exists(x, ...)``) with the
@@ -105,7 +130,7 @@ def _check_names(source: str, variables: frozenset[str]) -> int:
     strange = variables - VARIABLES - _TYPES
     bound: set[str] = set()
     nesting = 0
-    for name, scope in _uses(source):
+    for (name, *_), scope in uses:
         nesting = max(nesting, len(scope))
         if name == "matches" and scope:
             raise ValueError(
@@ -124,10 +149,7 @@ def _unknown(name: str) -> ValueError:
     return ValueError(f"unknown variable {name}; known are {', '.join(sorted(VARIABLES))}")
 
 
-def _uses(source: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each name that stands for a variable or calls `matches`, with the names that macros around
-    it bind.
-    """
+def _uses(source: str) -> Iterator[_Use]:
     texts = [found["token"] for found in _TOKEN.finditer(source) if found["token"]]
     brackets: list[str | None] = []
     for index, text in enumerate(texts):
@@ -138,7 +160,22 @@ def _uses(source: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         elif text in {")", "]", "}"}:
             del brackets[-1:]
         elif text.isidentifier() and (before[-1:] != ["."] or text == "matches"):
-            yield text, tuple(name for name in brackets if name is not None)
+            scope = tuple(name for name in brackets if name is not None)
+            yield _Use((text, *_members(texts, index + 1)), scope)
+
+
+def _members(texts: Sequence[str], at: int) -> Iterator[str]:
+    """The names that follow a variable: ``.name`` that is not called, and ``['name']``."""
+    while True:
+        match texts[at : at + 3]:
+            case [".", name, *after] if name.isidentifier() and after != ["("]:
+                yield name
+                at += 2
+            case ["[", text, "]"] if _PLAIN_TEXT.fullmatch(text):
+                yield text[1:-1]
+                at += 3
+            case _:
+                return
 
 
 def _weigh(names: Mapping[str, Any]) -> int:

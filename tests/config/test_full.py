@@ -258,6 +258,7 @@ def test_the_unwise_keys_are_warned_of(loaded: Loaded) -> None:
         "admin.metrics_public",
         "jwt.providers.app.secrets[2]",
         "jwt.providers.app.secrets[2]",
+        "jwt.providers.corp.discovery",
         "routes[0].origins.allow[2]",
         "routes[0].origins.missing",
         "routes[0].authenticate.anonymous",

@@ -1,18 +1,20 @@
 """Several files as one policy, and `defaults`."""
 
+import pytest
+
 from sidecar.config.load import load
 from sidecar.config.merge import merge_files, with_defaults
-from sidecar.config.nodes import plain
+from sidecar.config.nodes import doubtful, plain
 
 
 def merged(first: str, second: str) -> tuple[object, list[str]]:
-    one, two = load(first.encode(), "a.yaml", {}), load(second.encode(), "b.yaml", {})
+    one, two = load(first.encode(), "a.yaml", {})[0], load(second.encode(), "b.yaml", {})[0]
     section, problems = merge_files(one, two)
     return plain(section), [str(problem) for problem in problems]
 
 
 def shared(text: str) -> object:
-    return plain(with_defaults(load(text.encode(), "p.yaml", {})))
+    return plain(with_defaults(load(text.encode(), "p.yaml", {})[0]))
 
 
 def test_mappings_are_merged_and_routes_appended() -> None:
@@ -58,6 +60,33 @@ def test_the_same_upstream_or_provider_twice_names_both_places() -> None:
         "b.yaml:2:19: jwt.providers.app: is defined twice, first at a.yaml:2:19; "
         "rename one of the two or remove it",
     ]
+
+
+def test_after_a_conflict_merging_goes_on_with_the_first_value() -> None:
+    assert merged("a: 1\nb: {c: 1}", "a: 2\nb: {d: 1}\ne: 1")[0] == {
+        "a": 1,
+        "b": {"c": 1, "d": 1},
+        "e": 1,
+    }
+
+
+@pytest.mark.parametrize(("first", "second"), [("${X}", "1"), ("1", "${X}"), ("${X}", "${X}")])
+def test_a_value_that_is_not_known_is_no_other_value(first: str, second: str) -> None:
+    assert merged(f"a: {first}", f"a: {second}")[1] == []
+
+
+def test_a_shared_name_is_not_merged() -> None:
+    assert shared("defaults: {name: x, a: 1}\nroutes: [{}]") == {
+        "defaults": {"name": "x", "a": 1},
+        "routes": [{"a": 1}],
+    }
+
+
+def test_with_defaults_that_are_not_known_routes_may_have_any_key() -> None:
+    root = with_defaults(load(b"defaults: ${X}\nroutes: [{a: 1}]", "p.yaml", {})[0])
+    assert doubtful(root, ["routes", 0, "upstream"])
+    assert not doubtful(root, ["routes", 0, "a"])
+    assert plain(root) == {"routes": [{"a": 1}]}
 
 
 def test_defaults_are_merged_under_each_route() -> None:

@@ -46,6 +46,22 @@ def test_each_kind_of_mistake_is_told_in_plain_words(
     assert mistakes(small + section)[0].startswith(mistake)
 
 
+@pytest.mark.parametrize(
+    ("right", "misspelt"),
+    [("upstreams:", "upstream:"), ("secrets:", "secret:"), ("url:", "uri:"), ("jwt:", "jwts:")],
+)
+def test_a_misspelt_key_is_not_missing_too(
+    mistakes: Mistakes, small: str, right: str, misspelt: str
+) -> None:
+    (mistake,) = mistakes(small.replace(right, misspelt))
+    assert mistake.endswith(f"is not a known key; did you mean {right[:-1]}?")
+
+
+def test_a_misspelt_key_beside_the_right_one(mistakes: Mistakes, small: str) -> None:
+    (mistake,) = mistakes(small.replace("secrets:", "secret: [], secrets:"))
+    assert mistake.endswith(": is not a known key; did you mean secrets?")
+
+
 def test_a_secret_in_the_wrong_place_is_not_repeated(mistakes: Mistakes, small: str) -> None:
     text = small.replace("{env: JWT_SECRET}", "hunter2-hunter2, {value: 1234567}, {value: [99887]}")
     output = "\n".join(mistakes(text))

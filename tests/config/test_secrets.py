@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.secrets import MAX_SECRET_BYTES, read_secret
+from sidecar.config.secrets import MAX_SECRET_BYTES, LiveSecret, read_secret
 from sidecar.errors import KeyMaterialError
 from sidecar.policy.providers import SecretRef
 
@@ -47,3 +47,20 @@ def test_a_file_that_is_too_large_is_no_secret(tmp_path: Path) -> None:
     file.write_bytes(b"x" * (MAX_SECRET_BYTES + 1))
     with pytest.raises(KeyMaterialError, match="is over 64 KiB"):
         read_secret(SecretRef("file", str(file)), {})
+
+
+def test_a_secret_that_lives_is_read_again_when_its_file_changes(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("first")
+    secret = LiveSecret(SecretRef("file", str(file)), {})
+    assert secret.read() == b"first"
+    file.write_text("the second")
+    assert secret.read() == b"the second"
+    file.unlink()
+    assert secret.read() == b"the second"
+    file.write_text("third")
+    assert secret.read() == b"third"
+
+
+def test_a_secret_of_the_environment_stays(tmp_path: Path) -> None:
+    assert LiveSecret(SecretRef("env", "NAME"), {"NAME": "text"}).read() == b"text"

@@ -99,8 +99,50 @@ def test_a_route_name_in_two_files_names_both(environ: Mapping[str, str]) -> Non
 
 def test_mistakes_of_all_files_are_told_at_once(environ: Mapping[str, str]) -> None:
     write("a.yaml", "a: [")
-    write("b.yaml", "b: &x 1")
-    assert len(problems(environ, "a.yaml", "b.yaml", "missing.yaml")) == 3
+    write(
+        "b.yaml",
+        "server: &x {listen: 1}\nroutes: [{upstream: perhaps-in-a, authorize: [{cel: a}]}]",
+    )
+    assert [
+        problem.split("; ")[0] for problem in problems(environ, "a.yaml", "b.yaml", "c.yaml")
+    ] == [
+        "a.yaml:2:1: is not valid YAML "
+        "(while parsing a flow node: did not find expected node content)",
+        "b.yaml:1:9: server: anchors are not supported",
+        "b.yaml:1:21: server.listen: is not a list",
+        "b.yaml:2:53: routes[0].authorize[0].cel: unknown variable a",
+        "c.yaml: cannot be read (No such file or directory)",
+    ]
+
+
+def test_conflicts_of_all_files_are_told_with_all_other_mistakes(
+    environ: Mapping[str, str],
+) -> None:
+    write("a.yaml", SMALL + "version: 1\nserver: {max_connections: 0}")
+    write("b.yaml", "version: 2\njwt: {leeway: '${UNSET}'}")
+    write("c.yaml", UPSTREAM + "version: 3\nroutes: [{upstream: none}]")
+    assert [
+        problem.split("; ")[0] for problem in problems(environ, "a.yaml", "b.yaml", "c.yaml")
+    ] == [
+        "a.yaml:4:27: server.max_connections: 0 is too small",
+        "b.yaml:1:1: version: has another value at a.yaml:3:10",
+        "b.yaml:2:15: jwt.leeway: the environment variable UNSET is not set",
+        "c.yaml:1:13: upstreams.chat: is defined twice, first at a.yaml:1:13",
+        "c.yaml:2:1: version: has another value at a.yaml:3:10",
+        "c.yaml:3:21: routes[0].upstream: there is no upstream none",
+    ]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert problems(environ, "conf.d") == [
+        "conf.d: cannot be read (Permission denied); check the path and its rights"
+    ]
 
 
 def test_mistakes_are_in_the_order_of_the_lines(environ: Mapping[str, str]) -> None:
@@ -148,7 +190,9 @@ def test_no_file_at_all_is_an_error(environ: Mapping[str, str]) -> None:
 
 def test_an_empty_file_is_told_what_is_missing(environ: Mapping[str, str]) -> None:
     write("p.yaml", "")
-    assert problems(environ, "p.yaml") == ["p.yaml:1:1: upstreams: is missing; add it"]
+    providers, upstreams = problems(environ, "p.yaml")
+    assert upstreams == "p.yaml:1:1: upstreams: is missing; add it"
+    assert providers.startswith("p.yaml:1:1: jwt.providers: is empty, ")
 
 
 @pytest.mark.parametrize("line", ["key{n}: 1\n", "a{n}: *b\n"])

@@ -188,9 +188,26 @@ def test_what_is_no_address(value: object) -> None:
         values.address(value)
 
 
+def test_the_path_of_a_unix_socket_survives_a_round_trip() -> None:
+    assert str(values.address("unix:/run/a.sock")) == "unix:/run/a.sock"
+
+
 @pytest.mark.parametrize("text", ["10.0.0.0/8", "127.0.0.1", "fd00::/8", "::1"])
 def test_networks(text: str) -> None:
     assert values.network(text) == ip_network(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:a00:1", "10.0.0.1/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+    ],
+)
+def test_ipv4_addresses_mapped_to_ipv6_are_to_be_written_as_ipv4(text: str, right: str) -> None:
+    with pytest.raises(BadValueError, match=rf"would never match: .*; write {right}$"):
+        values.network(text)
 
 
 def test_a_network_with_host_bits_is_corrected() -> None:

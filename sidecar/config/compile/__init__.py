@@ -17,14 +17,14 @@ __all__ = ["compile_policy"]
 
 
 def compile_policy(
-    model: PolicyFile, root: Node, environ: Mapping[str, str], defined: Node | None = None
+    model: PolicyFile, root: Node, environ: Mapping[str, str]
 ) -> tuple[Policy, tuple[Problem, ...]]:
-    """The policy and its warnings. `root` is where the model came from, for places; `defined` is
-    the whole policy, where the model is only its sound part.
+    """The policy and its warnings. `root` is where the model came from, for places; where it has
+    gaps, the model is only the policy's sound part.
 
-    Raises ConfigError with every mistake.
+    Raises ConfigError with every mistake that does not follow from a gap.
     """
-    report = Report(root, environ, defined)
+    report = Report(root, environ)
     upstreams = {
         name: compile_upstream(name, upstream, report) for name, upstream in model.upstreams.items()
     }
@@ -37,5 +37,5 @@ def compile_policy(
         logging=compile_logging(model.logging, report),
     )
     if report.errors:
-        raise ConfigError(sorted_problems(report.errors))
+        raise ConfigError(report.errors)
     return policy, tuple(sorted_problems(report.warnings))

@@ -18,7 +18,11 @@ from sidecar.policy.headers import (
     fold_name,
     never_forwarded,
 )
-from sidecar.policy.pointers import ClaimPath
+
+_BELIEVED = frozenset(
+    {"forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "x-original-url", "x-rewrite-url"}
+)
+"""Folded names of headers that servers believe because proxies write them."""
 
 __all__ = ["compile_forward_headers", "compile_identity"]
 
@@ -58,6 +62,12 @@ def compile_forward_headers(
             )
         elif folded in OWN_HEADERS or never_forwarded(name):
             report.error((*loc, index), f"{name} is the sidecar's to set or to drop", "remove it")
+        elif folded in _BELIEVED or folded.startswith("x-forwarded-"):
+            report.warn(
+                (*loc, index),
+                f"{name} is what the client says, and servers take it for a proxy's word",
+                "remove it, or make sure that a proxy in front sets it",
+            )
     return frozenset(name.lower() for name in names)
 
 
@@ -66,8 +76,7 @@ def _header(
 ) -> IdentityHeader | None:
     claim = None
     if value.claim is not None:
-        source = value.claim
-        claim = report.attempt((*loc, "headers", name), lambda: ClaimPath.parse(source))
+        claim = report.claim((*loc, "headers", name), value.claim)
         if claim is None:
             return None
     return IdentityHeader(name, value.user, claim, value.join, Encoding(value.encode))
@@ -111,4 +120,9 @@ def _check_signer(loc: Loc, name: str, providers: Mapping[str, Provider], report
         remedy = f"did you mean {near}?" if near else "name one of jwt.providers"
         report.error(loc, f"there is no provider {name}", remedy)
     elif provider is not None and not can_sign(provider):
-        report.error(loc, f"{name} has no key to sign with", "give it secrets or a private_key")
+        report.error(
+            loc,
+            f"{name} has no key to sign with",
+            "give it secrets or a private_key",
+            given=[("jwt", "providers", name)],
+        )

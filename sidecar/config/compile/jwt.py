@@ -20,7 +20,6 @@ from sidecar.policy.keys import (
     public_key,
 )
 from sidecar.policy.origins import parse_authority
-from sidecar.policy.pointers import ClaimPath
 from sidecar.policy.providers import (
     Discovery,
     JwksFile,
@@ -56,7 +55,7 @@ def can_sign(provider: schema.Provider) -> bool:
 def _provider(name: str, model: schema.Provider, report: Report) -> Provider | None:
     loc = ("jwt", "providers", name)
     before = len(report.errors)
-    user = report.attempt((*loc, "user"), lambda: ClaimPath.parse(model.user))
+    user = report.claim((*loc, "user"), model.user)
     _check_family(loc, model, report)
     require = _require(loc, model, report)
     keys = _keys(loc, model, report)
@@ -123,17 +122,31 @@ def _check_idle_keys(loc: Loc, model: schema.Provider, report: Report) -> None:
     for name in {"jwks_refresh", "allow_http"} & model.model_fields_set:
         if not remote:
             report.error(
-                (*loc, name), "has no effect without discovery or jwks_url", "remove it", key=True
+                (*loc, name),
+                "has no effect without discovery or jwks_url",
+                "remove it",
+                key=True,
+                given=[(*loc, "discovery"), (*loc, "jwks_url")],
             )
     if model.allow_weak_secret and not model.secrets:
         report.error(
-            (*loc, "allow_weak_secret"), "has no effect without secrets", "remove it", key=True
+            (*loc, "allow_weak_secret"),
+            "has no effect without secrets",
+            "remove it",
+            key=True,
+            given=[(*loc, "secrets")],
         )
 
 
 def _require(loc: Loc, model: schema.Provider, report: Report) -> tuple[str, ...]:
     if model.require is None:
         named = () if model.user.startswith("/") else (model.user,)
+        if model.allow_no_expiry:
+            report.error(
+                (*loc, "allow_no_expiry"),
+                "has no effect without `require`, which has exp by default",
+                "add a require without exp, or remove it",
+            )
         return tuple(dict.fromkeys(("exp", *named)))
     if "exp" not in model.require:
         if not model.allow_no_expiry:
@@ -141,6 +154,7 @@ def _require(loc: Loc, model: schema.Provider, report: Report) -> tuple[str, ...
                 (*loc, "require"),
                 "leaves out exp, so that a token never ends",
                 "add exp, or set allow_no_expiry: true",
+                given=[(*loc, "allow_no_expiry")],
             )
         elif model.max_age is None:
             report.warn((*loc, "require"), "tokens never end", "add exp, or set max_age")
@@ -149,15 +163,15 @@ def _require(loc: Loc, model: schema.Provider, report: Report) -> tuple[str, ...
 
 def _keys(loc: Loc, model: schema.Provider, report: Report) -> KeySource | None:
     """The source of keys that the provider names first; further ones are errors already."""
-    if SYMMETRIC.intersection(model.algorithms):
+    if model.secrets is not None and SYMMETRIC.intersection(model.algorithms):
         return Secrets(tuple(_secrets(loc, model, report)))
     if model.discovery is not None:
-        url = _url((*loc, "discovery"), model.discovery, model.allow_http, report)
+        url = _url(loc, "discovery", model.discovery, model.allow_http, report)
         if "?" in url:
             report.error((*loc, "discovery"), "an issuer has no query", "remove it")
         return Discovery(url, model.jwks_refresh, model.allow_http)
     if model.jwks_url is not None:
-        url = _url((*loc, "jwks_url"), model.jwks_url, model.allow_http, report)
+        url = _url(loc, "jwks_url", model.jwks_url, model.allow_http, report)
         return JwksUrl(url, model.jwks_refresh, model.allow_http)
     if model.jwks_file is not None:
         path = report.file((*loc, "jwks_file"), model.jwks_file)
@@ -198,7 +212,9 @@ def _try_secret(loc: Loc, text: bytes, model: schema.Provider, report: Report) -
         hmac_key(text, model.algorithms, allow_weak=False)
     except KeyMaterialError as error:
         if report.attempt(
-            loc, lambda: hmac_key(text, model.algorithms, allow_weak=model.allow_weak_secret)
+            loc,
+            lambda: hmac_key(text, model.algorithms, allow_weak=model.allow_weak_secret),
+            given=[(*loc[:-2], "allow_weak_secret")],
         ):
             report.warn(loc, error.wrong, "use a long random secret")
 
@@ -220,13 +236,20 @@ def _private_key(loc: Loc, model: schema.Provider, report: Report) -> SecretRef 
     return ref
 
 
-def _url(loc: Loc, url: str, allow_http: bool, report: Report) -> str:
+def _url(loc: Loc, name: str, url: str, allow_http: bool, report: Report) -> str:
     parts = _URL.fullmatch(url)
     if parts is None or parse_authority(parts[2]) is None or "#" in url:
-        report.error(loc, "is not a usable URL", "write https://host/path")
-    elif parts[1] == "http" and not allow_http:
+        report.error((*loc, name), "is not a usable URL", "write https://host/path")
+    elif parts[1] == "http" and allow_http:
+        report.warn(
+            (*loc, name), "keys that come over http can be replaced on the way", "use https://"
+        )
+    elif parts[1] == "http":
         report.error(
-            loc, "keys over http:// can be changed on the way", "use https://, or set allow_http"
+            (*loc, name),
+            "keys over http:// can be changed on the way",
+            "use https://, or set allow_http",
+            given=[(*loc, "allow_http")],
         )
     return url
 
@@ -239,6 +262,7 @@ def _check_ambiguous(providers: Sequence[Provider], report: Report) -> None:
                 f"cannot be told from {first.name}: the same issuer and algorithm",
                 "give each its own issuer or algorithms, or make them one provider",
                 key=True,
+                given=[("jwt", "providers", first.name)],
             )
 
 

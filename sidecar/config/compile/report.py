@@ -1,37 +1,52 @@
 """Where the compiler writes down what is wrong, and what is unwise."""
 
+import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from sidecar.config.nodes import Loc, Node, exists, locate
+from sidecar.config.nodes import Loc, Node, doubtful, find, locate
 from sidecar.config.schema.base import Secret
 from sidecar.config.secrets import read_secret
 from sidecar.config.values import show
 from sidecar.errors import KeyMaterialError, Problem, TemplateError
+from sidecar.policy.pointers import ClaimPath
 from sidecar.policy.providers import SecretRef
 
 __all__ = ["Report"]
 
 T = TypeVar("T")
 
+_NESTED: Final = re.compile(r"[\w-]+(?:\.[\w-]+)+")
+
 
 class Report:
-    """Errors and warnings by place. `environ` is where secrets' variables are looked up, and
-    `defined` (default: the root) is where a name counts as defined, be it well or badly.
+    """Errors and warnings by place. `environ` is where secrets' variables are looked up.
+
+    An error at, above or below a gap may only follow from what left the gap, and is dropped.
     """
 
-    def __init__(self, root: Node, environ: Mapping[str, str], defined: Node | None = None) -> None:
+    def __init__(self, root: Node, environ: Mapping[str, str]) -> None:
         self._root = root
-        self._defined = defined or root
         self.environ = environ
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
 
-    def error(self, loc: Loc, wrong: str, remedy: str, *, key: bool = False) -> None:
-        """The policy cannot be used because of the value (or key) at `loc`."""
-        self.errors.append(self._problem(loc, wrong, remedy, key))
+    def error(
+        self,
+        loc: Loc,
+        wrong: str,
+        remedy: str,
+        *,
+        key: bool = False,
+        given: Collection[Loc] = (),
+    ) -> None:
+        """The policy cannot be used because of the value (or key) at `loc`, `given` other values:
+        where it is not known what stands there, that is no error.
+        """
+        if not any(map(self.doubtful, (loc, *given))):
+            self.errors.append(self._problem(loc, wrong, remedy, key))
 
     def warn(self, loc: Loc, wrong: str, remedy: str) -> None:
         """The policy can be used, but one should know this."""
@@ -42,23 +57,38 @@ class Report:
         return Problem(place.file, place.line, place.column, place.path, wrong, remedy)
 
     def defines(self, loc: Loc) -> bool:
-        """Whether the policy has something at `loc`."""
-        return exists(self._defined, loc)
+        """Whether the policy has something at `loc`, be it good or bad, or may have it."""
+        return find(self._root, loc) is not None or self.doubtful(loc)
+
+    def doubtful(self, loc: Loc) -> bool:
+        """Whether it is not known what stands at `loc`."""
+        return doubtful(self._root, loc)
 
     def where(self, loc: Loc) -> str:
         """The place of the value as ``file:line:column``."""
         return str(locate(self._root, loc))
 
-    def attempt(self, loc: Loc, call: Callable[[], T]) -> T | None:
+    def attempt(self, loc: Loc, call: Callable[[], T], *, given: Collection[Loc] = ()) -> T | None:
         """What the call gives; None, with an error written down, where it refuses its input."""
         try:
             return call()
         except KeyMaterialError as error:
-            self.error(loc, error.wrong, error.remedy)
+            self.error(loc, error.wrong, error.remedy, given=given)
         except (ValueError, TemplateError) as error:
             wrong, _, remedy = str(error).rpartition("; ")
-            self.error(loc, wrong, remedy)
+            self.error(loc, wrong, remedy, given=given)
         return None
+
+    def claim(self, loc: Loc, source: str) -> ClaimPath | None:
+        """A claim's place, with a warning where a name looks like the way to a nested claim."""
+        if _NESTED.fullmatch(source):
+            pointer = source.replace(".", "/")
+            self.warn(
+                loc,
+                f"{source} is one name with a dot in it",
+                f"write /{pointer} for a nested claim, or /{source} for this one",
+            )
+        return self.attempt(loc, lambda: ClaimPath.parse(source))
 
     def file(self, loc: Loc, name: str) -> str:
         """A file's path: relative ones start at the folder of the policy file that names them."""

@@ -22,26 +22,45 @@ from sidecar.policy.templates import Template
 
 __all__ = ["compile_routes"]
 
+_LIVE = frozenset(
+    {Reason.PROTOCOL_ERROR, Reason.MESSAGE_TOO_BIG, Reason.MESSAGE_RATE, Reason.UPSTREAM_LOST}
+)
+"""Reasons that end a connection, in a close frame whatever `with` says."""
+
+_TOLD = [
+    reason
+    for reason in Reason
+    if reason
+    not in {Reason.BAD_HANDSHAKE, Reason.NO_ROUTE, Reason.OVERLOADED, Reason.INTERNAL_ERROR}
+]
+"""Reasons that may be told in a close frame. The others come before a route or a handshake."""
+
 
 def compile_routes(policy: PolicyFile, report: Report) -> tuple[Route, ...]:
     """Every route in order, without those that cannot be used."""
     routes = [_Compiler(index, model, policy, report) for index, model in enumerate(policy.routes)]
     compiled = [(index, compiler.route()) for index, compiler in enumerate(routes)]
     usable = [(index, route) for index, route in compiled if route is not None]
-    _check_names(usable, report)
+    _check_names(policy.routes, report)
     _check_reachable(usable, report)
     return tuple(route for _, route in usable)
 
 
-def _check_names(routes: Sequence[tuple[int, Route]], report: Report) -> None:
+def _name(index: int, route: schema.Route) -> str:
+    return route.name or f"route-{index + 1}"
+
+
+def _check_names(routes: Sequence[schema.Route], report: Report) -> None:
     first: dict[str, int] = {}
-    for index, route in routes:
-        other = first.setdefault(route.name, index)
+    for index, route in enumerate(routes):
+        name = _name(index, route)
+        other = first.setdefault(name, index)
         if other != index:
             report.error(
                 ("routes", index, "name"),
-                f"{route.name} is already the name of the route at {_where(other, report)}",
+                f"{name} is already the name of the route at {_where(other, report)}",
                 "give each route its own name",
+                given=[("routes", other, "name")],
             )
 
 
@@ -58,6 +77,7 @@ def _check_reachable(routes: Sequence[tuple[int, Route]], report: Report) -> Non
                     f"never matches: the route {earlier.name} at {_where(other, report)} "
                     "takes every such request first",
                     "put this route before it, or remove it",
+                    given=[("routes", other, "match")],
                 )
                 break
 
@@ -81,7 +101,7 @@ class _Compiler:
 
     def __init__(self, index: int, model: schema.Route, policy: PolicyFile, report: Report) -> None:
         self._loc: Loc = ("routes", index)
-        self._default_name = f"route-{index + 1}"
+        self._name = _name(index, model)
         self._model = model
         self._policy = policy
         self._report = report
@@ -89,11 +109,8 @@ class _Compiler:
     def route(self) -> Route | None:
         """The route; None, with errors written down, where it cannot be used."""
         match = self._model.match
-        path = self._report.attempt(
-            self._at("match", "path"), lambda: PathPattern.parse(match.path)
-        )
-        host = self._host(match.host)
-        captures = path.captures if path else ()
+        path, host = self._path(match.path), self._host(match.host)
+        captures = path.captures if path else None
         rules = self._rules(captures)
         identity = compile_identity(
             self._at("identity"), self._model.identity, self._policy.jwt.providers, self._report
@@ -105,10 +122,10 @@ class _Compiler:
         upstream_path = self._upstream_path(captures)
         origins, authenticate = self._origins(), self._authenticate()
         limits, refuse = _limits(self._model.limits), self._refuse()
-        if path is None:
+        if path is None or (host is None and match.host is not None):
             return None
         return Route(
-            name=self._model.name or self._default_name,
+            name=self._name,
             path=path,
             host=host,
             upstream=upstream,
@@ -124,6 +141,21 @@ class _Compiler:
 
     def _at(self, *steps: str | int) -> Loc:
         return (*self._loc, *steps)
+
+    def _path(self, source: str) -> PathPattern | None:
+        loc = self._at("match", "path")
+        if self._report.doubtful(loc):
+            return None
+        self._check_wildcards(loc, source)
+        return self._report.attempt(loc, lambda: PathPattern.parse(source))
+
+    def _check_wildcards(self, loc: Loc, path: str) -> None:
+        """Other programs' ways to write captures."""
+        for segment in path.split("/"):
+            if "*" in segment or segment.startswith(":"):
+                self._report.warn(
+                    loc, f"{segment} stands for itself", "write {name} or {rest...} for any text"
+                )
 
     def _host(self, source: str | None) -> HostPattern | None:
         if source is None:
@@ -146,11 +178,11 @@ class _Compiler:
             )
         return name
 
-    def _upstream_path(self, captures: Sequence[str]) -> Template | None:
-        source = self._model.upstream_path
-        if source is None:
+    def _upstream_path(self, captures: Sequence[str] | None) -> Template | None:
+        source, loc = self._model.upstream_path, self._at("upstream_path")
+        if source is None or captures is None:
             return None
-        loc = self._at("upstream_path")
+        self._check_wildcards(loc, source)
         template = self._report.attempt(loc, lambda: Template.parse(source, {*captures, "path"}))
         if template is None:
             return None
@@ -169,12 +201,20 @@ class _Compiler:
             parsed = [self._origin(index, text) for index, text in enumerate(model.allow)]
             patterns = tuple(pattern for pattern in parsed if pattern is not None)
         if model.missing == "allow":
-            self._report.warn(
-                (*loc, "missing"),
-                "lets programs that are no browsers in without an Origin",
-                "leave it out where only browsers connect",
-            )
+            self._report.warn((*loc, "missing"), *self._missing_origin())
         return OriginRule(patterns, model.missing == "allow")
+
+    def _missing_origin(self) -> tuple[str, str]:
+        authenticate = self._model.authenticate
+        if not authenticate.anonymous and all(one.cookie for one in authenticate.sources):
+            return (
+                "has no effect: a token from a cookie is never taken without an Origin",
+                "remove it, or add a source such as header",
+            )
+        return (
+            "lets programs that are no browsers in without an Origin",
+            "leave it out where only browsers connect",
+        )
 
     def _origin(self, index: int, source: str) -> OriginPattern | None:
         loc = self._at("origins", "allow", index)
@@ -202,6 +242,7 @@ class _Compiler:
                 ("jwt", "providers"),
                 "is empty, so that no token could ever be good",
                 "add a provider, or set authenticate.anonymous on every route",
+                given=[(*loc, "anonymous")],
             )
         return Authenticate(
             tuple(model.providers) if model.providers is not None else None,
@@ -209,7 +250,7 @@ class _Compiler:
             model.anonymous,
         )
 
-    def _rules(self, captures: Sequence[str]) -> tuple[Rule, ...]:
+    def _rules(self, captures: Sequence[str] | None) -> tuple[Rule, ...]:
         rules = [
             compile_rule(self._at("authorize", index), rule, captures, self._report)
             for index, rule in enumerate(self._model.authorize)
@@ -219,12 +260,28 @@ class _Compiler:
     def _refuse(self) -> Refuse:
         model, loc = self._model.refuse, self._at("refuse")
         own = [rule.reason for rule in self._model.authorize if rule.reason]
-        known = [*map(str, Reason), *own]
+        known = [*map(str, _TOLD), *own]
         for name in model.codes:
-            if name not in known:
+            if name not in known and name in set(map(str, Reason)):
+                self._report.error(
+                    (*loc, "codes", name), "is never told in a close frame", "remove it", key=True
+                )
+            elif name not in known:
                 near = did_you_mean(name, known)
                 remedy = f"did you mean {near}?" if near else f"use one of {', '.join(known)}"
-                self._report.error((*loc, "codes", name), "is not a reason", remedy, key=True)
+                self._report.error(
+                    (*loc, "codes", name),
+                    "is not a reason",
+                    remedy,
+                    key=True,
+                    given=[self._at("authorize")],
+                )
+        if model.with_ == "http" and not _LIVE.issuperset(model.codes):
+            self._report.warn(
+                (*loc, "codes"),
+                "has no effect on handshakes with `with: http`",
+                "use `with: close` or auto",
+            )
         if model.hold and model.with_ == "http":
             self._report.warn(
                 (*loc, "hold"), "has no effect with `with: http`", "use `with: close` or auto"

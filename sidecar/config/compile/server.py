@@ -1,12 +1,16 @@
 """The sections of the program itself, compiled: `server`, `admin`, `logging`."""
 
 from ipaddress import ip_address
+from typing import Final
 
 from sidecar.config.compile.report import Report
 from sidecar.config.schema import server as schema
 from sidecar.policy.compiled import Address, Admin, Audit, Drain, Logging, Server, ServerTls
 
 __all__ = ["compile_admin", "compile_logging", "compile_server", "is_loopback"]
+
+_MIN_TOKEN: Final = 16
+"""Bytes of the admin token: what nobody guesses, even where nothing slows the guesses down."""
 
 
 def is_loopback(address: Address) -> bool:
@@ -29,12 +33,21 @@ def compile_server(model: schema.Server, report: Report) -> Server:
             ("server", "proxy_protocol"),
             "is believed from nobody without trusted_proxies",
             "add the proxies' CIDRs to trusted_proxies",
+            given=[("server", "trusted_proxies")],
         )
+    for index, network in enumerate(model.trusted_proxies):
+        if network.prefixlen == 0:
+            report.warn(
+                ("server", "trusted_proxies", index),
+                "believes every client what it says of its address and of TLS",
+                "name the proxies' own networks",
+            )
     if model.require_tls and not model.tls and not model.trusted_proxies:
         report.error(
             ("server", "require_tls"),
             "refuses every connection: there is neither TLS here nor a trusted proxy",
             "add tls or trusted_proxies",
+            given=[("server", "tls"), ("server", "trusted_proxies")],
         )
     return Server(
         listen=tuple(model.listen),
@@ -67,11 +80,19 @@ def compile_admin(model: schema.Admin | None, report: Report) -> Admin | None:
     token = None
     if model.token is not None:
         token = report.secret(("admin", "token"), model.token)
-        if report.read(("admin", "token"), token) == b"":
-            report.error(("admin", "token"), "is empty", "use at least 16 random characters")
+        _check_token(report.read(("admin", "token"), token), report)
     if not is_loopback(model.listen):
         _check_exposed(model, report)
     return Admin(model.listen, token, model.metrics_public)
+
+
+def _check_token(text: bytes | None, report: Report) -> None:
+    if text is not None and len(text) < _MIN_TOKEN:
+        report.error(
+            ("admin", "token"),
+            f"is shorter than {_MIN_TOKEN} bytes",
+            f"use at least {_MIN_TOKEN} random characters",
+        )
 
 
 def _check_exposed(model: schema.Admin, report: Report) -> None:
@@ -80,6 +101,7 @@ def _check_exposed(model: schema.Admin, report: Report) -> None:
             ("admin", "listen"),
             f"{model.listen} is not loopback and there is no token",
             "add admin.token, or listen on 127.0.0.1",
+            given=[("admin", "token")],
         )
     if model.metrics_public:
         report.warn(

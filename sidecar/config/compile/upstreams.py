@@ -33,7 +33,10 @@ def compile_upstream(name: str, model: schema.Upstream, report: Report) -> Upstr
         return None
     if model.tls is not None and not target.secure:
         report.error(
-            (*loc, "tls"), "has no effect without TLS", "write the url with wss://, or remove tls"
+            (*loc, "tls"),
+            "has no effect without TLS",
+            "write the url with wss://, or remove tls",
+            given=[(*loc, "url")],
         )
     if not is_loopback(target.address):
         _check_remote(loc, model, target, report)
@@ -73,6 +76,7 @@ def _check_remote(loc: Loc, model: schema.Upstream, target: _Target, report: Rep
             url,
             f"{target.address} is not loopback: who reaches it goes round the sidecar",
             "use 127.0.0.1 or a Unix socket, or set allow_remote: true",
+            given=[(*loc, "allow_remote")],
         )
     elif not target.secure:
         report.warn(

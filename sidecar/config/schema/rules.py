@@ -37,7 +37,10 @@ class Rule(Model):
     """A claim with its conditions, or a CEL expression."""
 
     claim: Text | None = setting(None, description="A claim's name, or a JSON pointer.")
-    equals: Scalar = setting(None, description="The same type and value; text may be a template.")
+    equals: Scalar = setting(
+        None,
+        description="The same type and value; text may be a template over what `cel` reads.",
+    )
     in_: list[Scalar] | None = setting(
         None, alias="in", min_length=1, description="Equal to one of these."
     )
@@ -49,7 +52,11 @@ class Rule(Model):
     )
     exists: bool | None = setting(None, description="Whether the claim is there and not null.")
     cel: Text | None = setting(
-        None, description="A CEL expression over claims, user, request, path and session."
+        None,
+        description="A CEL expression over `claims`, `user` (a text, empty for an anonymous "
+        "client), `path` (the route's captures), `request` (`path`, `host`, `origin`, `address`, "
+        "`secure`, and `headers` by lower-case name, without credentials) and `session` "
+        "(`provider`, `token_id`, `anonymous`, `expires_at` in seconds since 1970).",
     )
     reason: OwnReason | None = setting(None, description="The public reason where it fails.")
     shadow: bool = setting(False, description="true: logged and counted, not enforced.")

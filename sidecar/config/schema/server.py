@@ -47,7 +47,8 @@ class Server(Model):
     listen: list[AddressText] = setting(
         ["0.0.0.0:8080"],
         min_length=1,
-        description="Addresses to listen on: `host:port`, `[v6]:port` or `unix:/path.sock`.",
+        description="Addresses to listen on: `host:port`, `[v6]:port` or `unix:/path.sock`. The "
+        "file of a Unix socket gets the mode that the umask gives.",
     )
     tls: ServerTls | None = setting(None, description="TLS on the public listener.")
     trusted_proxies: list[NetworkText] = setting(
@@ -82,7 +83,8 @@ class Admin(Model):
     listen: AddressText = setting("127.0.0.1:9090", description="Its own address.")
     token: Secret | None = setting(
         None,
-        description="Bearer token for everything but the probes; required off loopback.",
+        description="Bearer token, of 16 bytes or more, for everything but the probes; required "
+        "off loopback.",
     )
     metrics_public: bool = setting(False, description="Give /metrics to whoever asks.")
 

@@ -99,3 +99,9 @@ def test_what_is_no_value_of_a_header(
 def test_a_forwarded_header_is_meant_to_the_letter(load: Load, small: str) -> None:
     loaded = load(policy(small, "forward_headers: [X_Custom, Accept-Language]"))
     assert loaded.policy.routes[0].forward_headers == {"x_custom", "accept-language"}
+
+
+@pytest.mark.parametrize("name", ["Forwarded", "X-Real-IP", "X-Forwarded-Host", "X_Original.Url"])
+def test_a_proxys_word_from_the_client_is_warned_of(load: Load, small: str, name: str) -> None:
+    (warning,) = load(policy(small, f"forward_headers: [{name}]")).warnings
+    assert warning.path == "routes[0].forward_headers[0]"

@@ -171,3 +171,14 @@ def test_the_largest_token_is_bounded(load: Load, mistakes: Mistakes) -> None:
     text = policy(app=SECRET).replace("jwt:\n", "jwt:\n  max_token_size: {}\n")
     assert load(text.replace("{}", "64KiB")).policy.tokens.max_token_size == 65536
     assert "is too large; give at most 64KiB" in mistakes(text.replace("{}", "65KiB"))[0]
+
+
+def test_a_permission_that_permits_nothing_is_refused(mistakes: Mistakes) -> None:
+    (mistake,) = mistakes(policy(app=f"{SECRET}, allow_no_expiry: true"))
+    assert "allow_no_expiry: has no effect without `require`" in mistake
+
+
+def test_keys_over_http_are_warned_of(load: Load) -> None:
+    keys = "algorithms: [RS256], jwks_url: 'http://127.0.0.1/jwks', allow_http: true"
+    (warning,) = load(policy(app=keys)).warnings
+    assert warning.path == "jwt.providers.app.jwks_url"

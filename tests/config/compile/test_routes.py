@@ -139,6 +139,41 @@ def test_open_origins_are_warned_of(route: Load, origins: str, warning: str) -> 
     assert found.wrong == warning
 
 
+@pytest.mark.parametrize(
+    ("authenticate", "has_effect"),
+    [
+        ("{sources: [{cookie: a}]}", False),
+        ("{sources: [{cookie: a}, {cookie: b}]}", False),
+        ("{sources: [{cookie: a}, header]}", True),
+        ("{sources: [{cookie: a}], anonymous: true}", True),
+    ],
+)
+def test_a_missing_origin_is_never_taken_with_cookies_alone(
+    route: Load, authenticate: str, has_effect: bool
+) -> None:
+    keys = f"{{origins: {{missing: allow}}, authenticate: {authenticate}}}"
+    warning = route(keys).warnings[0]
+    assert warning.path == "routes[0].origins.missing"
+    assert warning.wrong.startswith("has no effect") is not has_effect
+
+
+@pytest.mark.parametrize(
+    ("path", "segment"), [("/ws/*", "*"), ("/ws/**", "**"), ("/:room/x", ":room"), ("/a/b*", "b*")]
+)
+def test_other_programs_wildcards_are_warned_of(route: Load, path: str, segment: str) -> None:
+    (warning,) = route(f'{{match: {{path: "{path}"}}}}').warnings
+    assert str(warning) == (
+        f"policy.yaml:4:20: routes[0].match.path: {segment} stands for itself; "
+        "write {name} or {rest...} for any text"
+    )
+    (warning,) = route(f'{{upstream_path: "{path}"}}').warnings
+    assert warning.path == "routes[0].upstream_path"
+
+
+def test_a_colon_within_a_segment_is_text(route: Load) -> None:
+    assert route('{match: {path: "/a:b"}}').warnings == ()
+
+
 @pytest.mark.parametrize("source", ["https://a@b", "null", "https://x.example/", "https://*"])
 def test_what_is_no_origin(wrong: Mistakes, source: str) -> None:
     (mistake,) = wrong(f"{{origins: {{allow: ['{source}']}}}}")
@@ -190,3 +225,18 @@ def test_the_size_of_messages(
 ) -> None:
     limits = route(f"{{limits: {{message_size: {size}}}}}").policy.routes[0].limits
     assert (limits.client_message, limits.upstream_message) == (client, upstream)
+
+
+@pytest.mark.parametrize("name", ["bad_handshake", "no_route", "overloaded", "internal_error"])
+def test_a_code_for_what_is_never_told_in_a_close_frame_is_refused(
+    wrong: Mistakes, name: str
+) -> None:
+    (mistake,) = wrong(f"refuse: {{with: close, codes: {{{name}: 4000}}}}")
+    assert mistake.endswith(f"codes.{name}: is never told in a close frame; remove it")
+
+
+def test_codes_of_handshakes_without_a_close_frame_are_warned_of(route: Load) -> None:
+    (warning,) = route("refuse: {codes: {token_missing: 4001, message_rate: 4002}}").warnings
+    assert warning.path == "routes[0].refuse.codes"
+    assert route("refuse: {codes: {message_rate: 4002}}").warnings == ()
+    assert route("refuse: {with: auto, codes: {token_missing: 4001}}").warnings == ()

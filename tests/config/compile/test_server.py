@@ -35,9 +35,11 @@ def test_public_metrics_on_loopback_are_nobodys_business(load: Load, small: str)
     assert load(small + "admin: {metrics_public: true}").warnings == ()
 
 
-def test_an_empty_admin_token_is_refused(mistakes: Mistakes, small: str) -> None:
-    text = small + 'admin: {token: {value: "\\n"}}'
-    assert mistakes(text) == ["3:16: admin.token: is empty; use at least 16 random characters"]
+@pytest.mark.parametrize("token", ["\\n", "a", "123456789012345", "123456789012345\\n"])
+def test_a_short_admin_token_is_refused(mistakes: Mistakes, small: str, token: str) -> None:
+    assert mistakes(f'{small}admin: {{token: {{value: "{token}"}}}}') == [
+        "3:16: admin.token: is shorter than 16 bytes; use at least 16 random characters"
+    ]
 
 
 def test_an_admin_token_that_cannot_be_read_is_refused(mistakes: Mistakes, small: str) -> None:
@@ -72,3 +74,9 @@ def test_a_client_authority_that_is_none_is_refused(
 
 def test_the_audit_file_is_beside_the_policy(load: Load, small: str) -> None:
     assert load(small + "logging: {audit: {file: /a.log}}").policy.logging.audit.file == "/a.log"
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_to_trust_everyone_is_warned_of(load: Load, small: str, network: str) -> None:
+    (warning,) = load(f'{small}server: {{trusted_proxies: ["{network}"]}}').warnings
+    assert warning.path == "server.trusted_proxies[0]"
