@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import re
+import secrets
 import socket
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from joserfc.jwk import KeySet, RSAKey
 
 from sidecar.config.source import load_policy
 from sidecar.model import Denial, Reason
@@ -39,11 +41,29 @@ def test_every_policy_in_the_readme_is_good(block: str, tmp_path: Path) -> None:
     if "jwt:" in block:
         del base["jwt"]
     paths = [tmp_path / "block.yaml"]
-    paths[0].write_text(block)
+    paths[0].write_text(block.replace("/etc/keys", str(tmp_path)))
+    (tmp_path / "machines").write_text(secrets.token_hex(64))
+    keys = KeySet([RSAKey.generate_key(2048, {"kid": "one", "use": "sig", "alg": "RS256"})])
+    (tmp_path / "jwks.json").write_text(json.dumps(keys.as_dict(private=False)))
     if not block.startswith("version:"):
         paths.append(tmp_path / "base.yaml")
         paths[1].write_text(yaml.safe_dump(base))
     assert load_policy(paths, ENVIRON).policy.routes
+
+
+def keys_of(schema: object) -> set[str]:
+    """Every key of the policy that the schema names."""
+    if isinstance(schema, list):
+        return {key for item in schema for key in keys_of(item)}
+    if not isinstance(schema, dict):
+        return set()
+    own = set(schema.get("properties", {}))
+    return own.union(*(keys_of(value) for value in schema.values()))
+
+
+def test_the_readme_shows_every_key_of_the_policy() -> None:
+    schema = json.loads((ROOT / "docs/policy.schema.json").read_text())
+    assert sorted(key for key in keys_of(schema) if not re.search(rf"\b{key}\b", README)) == []
 
 
 def test_the_first_policy_is_as_short_as_promised() -> None:

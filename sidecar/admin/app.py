@@ -29,18 +29,18 @@ _ERROR_FIELDS: Final = (hdrs.ALLOW, hdrs.WWW_AUTHENTICATE)
 def build(
     admin: Admin,
     *,
-    token: bytes | None,
+    token: Callable[[], bytes] | None,
     metrics: Metrics,
     readiness: Callable[[], Mapping[str, str]],
     drain: Callable[[], None],
 ) -> web.Application:
     """The admin application.
 
-    With a `token`, every path but the probes (and /metrics where `admin.metrics_public`) takes it
-    as a bearer token (RFC 6750 section 2.1) and answers 401 without; with no `token` they are open
-    to requests whose Host is an address or localhost. `readiness` names what is not ready and
-    why; empty means ready. `drain` starts to drain; it is called once, however
-    often the endpoint is. Errors are application/problem+json (RFC 9457).
+    With a `token` (asked for at each request), every path but the probes (and /metrics where
+    `admin.metrics_public`) takes it as a bearer token (RFC 6750 section 2.1) and answers 401
+    without; with no `token` they are open to requests whose Host is an address or localhost.
+    `readiness` names what is not ready and why; empty means ready. `drain` starts to drain; it is
+    called once, however often the endpoint is. Errors are application/problem+json (RFC 9457).
     """
     endpoints = _Endpoints(metrics, readiness, drain)
     public = _PROBES | {"/metrics"} if admin.metrics_public else _PROBES
@@ -123,14 +123,14 @@ def _problem(status: int, headers: Mapping[str, str]) -> web.Response:
     )
 
 
-def _guard(token: bytes | None, public: frozenset[str]) -> Middleware:
+def _guard(token: Callable[[], bytes] | None, public: frozenset[str]) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path in public:
             return await handler(request)
         if token is None and not _is_local(request.host):
             raise web.HTTPForbidden
-        if token is not None and not _bears(request, token):
+        if token is not None and not _bears(request, token()):
             raise web.HTTPUnauthorized(headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
         return await handler(request)
 

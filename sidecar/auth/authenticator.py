@@ -1,7 +1,9 @@
 """From a token to an identity: the awaits between the pure steps."""
 
+from dataclasses import replace
+
 from sidecar.auth.keys import KeyStore
-from sidecar.auth.verify import Unverified, choose_providers, parse, verify
+from sidecar.auth.verify import Unverified, choose_providers, parse, unclaimed, verify
 from sidecar.errors import KeysUnavailable
 from sidecar.model import Denial, Identity, Reason
 from sidecar.policy.compiled import TokenRules
@@ -34,13 +36,17 @@ class Authenticator:
         if isinstance(unverified, Denial):
             return unverified
         providers = [p for p in self._rules.providers if allowed is None or p.name in allowed]
-        denial = Denial(Reason.TOKEN_INVALID, "no provider takes this issuer and algorithm")
+        denials: list[Denial] = []
         for provider in choose_providers(unverified, providers):
             outcome = await self._try(unverified, provider, now)
             if isinstance(outcome, Identity):
                 return outcome
-            denial = max(outcome, denial, key=lambda each: _TELLING.get(each.reason, 0))
-        return denial
+            denials.append(outcome)
+        return max(
+            reversed(denials),
+            key=lambda each: _TELLING.get(each.reason, 0),
+            default=unclaimed(unverified),
+        )
 
     async def _try(
         self, unverified: Unverified, provider: Provider, now: float
@@ -49,4 +55,7 @@ class Authenticator:
             keys = await self._keys.keys_for(provider, unverified.kid)
         except KeysUnavailable as error:
             return Denial(Reason.STATE_UNAVAILABLE, f"no keys for provider {error.provider}")
-        return verify(unverified, provider, keys, leeway=self._rules.leeway, now=now)
+        outcome = verify(unverified, provider, keys, leeway=self._rules.leeway, now=now)
+        if isinstance(outcome, Denial):
+            return replace(outcome, detail=f"{provider.name}: {outcome.detail}")
+        return outcome

@@ -9,7 +9,8 @@ The rules, in the order in which they are checked:
 3. Signature: with keys that are bound to this algorithm (RFC 8725 section 3.1).
 4. Claims: times, issuer, audience, required claims, the user (RFC 7519 section 4.1).
 
-A denial's detail names the check and holds nothing of the token.
+A denial's detail names the check and holds nothing of the token, but for the issuer and algorithm
+that no provider takes.
 """
 
 import base64
@@ -26,7 +27,7 @@ from sidecar.policy.keys import ASYMMETRIC, SYMMETRIC, VerificationKey
 from sidecar.policy.providers import Provider
 from sidecar.policy.strict_json import json_object
 
-__all__ = ["Unverified", "choose_providers", "parse", "verify"]
+__all__ = ["Unverified", "choose_providers", "parse", "unclaimed", "verify"]
 
 LATEST: Final = 253402300799
 """The last second of the year 9999: a later time is a mistake or an attack."""
@@ -40,6 +41,8 @@ _ALGORITHMS: Final = {
     for name, algorithm in get_default_algorithms().items()
     if name in SYMMETRIC | ASYMMETRIC
 }
+_TELLABLE: Final = frozenset({*_ALGORITHMS, "none"})
+_MAX_ISSUER: Final = 80  # characters in a detail
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _REFUSED_PARAMETERS: Final = ("crit", "b64", "enc")
@@ -145,6 +148,20 @@ def choose_providers(unverified: Unverified, providers: Sequence[Provider]) -> t
     exact = [p for p in providers if p.issuer == unverified.issuer]
     candidates = exact or [p for p in providers if p.issuer is None]
     return tuple(p for p in candidates if unverified.alg in p.algorithms)
+
+
+def unclaimed(unverified: Unverified) -> Denial:
+    """The denial of a token that no provider takes. The detail has its algorithm where that is
+    one, and the start of its issuer, which is a URL without a query (OpenID Connect Core 1.0
+    section 2) or should be.
+    """
+    alg = f"alg {unverified.alg}" if unverified.alg in _TELLABLE else "an unknown alg"
+    issuer = "without an issuer"
+    if unverified.issuer is not None:
+        text = unverified.issuer.partition("?")[0]
+        short = text if len(text) <= _MAX_ISSUER else f"{text[: _MAX_ISSUER - 3]}..."
+        issuer = f"of issuer {short}"
+    return Denial(Reason.TOKEN_INVALID, f"no provider of the route takes {alg} {issuer}")
 
 
 def verify(

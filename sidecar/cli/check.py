@@ -3,8 +3,8 @@
 import argparse
 import os
 import sys
-from pathlib import Path
 
+from sidecar.cli.arguments import add_policy, policy_paths
 from sidecar.config.source import Loaded, load_policy
 from sidecar.errors import ConfigError, Problem
 
@@ -19,19 +19,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Check a policy with its secrets, keys and certificates. Each mistake is "
         "printed as file:line:column: key: what is wrong; what would be right.",
     )
-    parser.add_argument(
-        "policy",
-        nargs="+",
-        type=Path,
-        metavar="POLICY",
-        help="a file, or a folder with *.yaml files; several make one policy",
-    )
+    add_policy(parser, positional=True)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what is wrong (stderr) and a summary. 0, or 1 for a policy that cannot be used."""
     try:
-        loaded = load_policy(args.policy, os.environ)
+        loaded = load_policy(policy_paths(args), os.environ)
     except ConfigError as error:
         print(error, file=sys.stderr)
         print(f"not usable: {_count(len(error.problems), 'problem')}", file=sys.stderr)

@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
+from sidecar.cli.arguments import add_policy, policy_paths
 from sidecar.config.source import load_policy
 from sidecar.errors import ConfigError, KeyMaterialError
 from sidecar.observe import logs
@@ -24,21 +24,13 @@ _log = structlog.get_logger()
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the program's."""
     parser = subparsers.add_parser("serve", help="run the sidecar")
-    parser.add_argument(
-        "--config",
-        "-c",
-        action="append",
-        required=True,
-        type=Path,
-        metavar="PATH",
-        help="a policy file, or a folder of them; may be given more than once",
-    )
+    add_policy(parser, positional=True)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve. 0 after a drain, 1 where the policy or the machine does not allow it."""
     try:
-        loaded = load_policy(args.config, os.environ)
+        loaded = load_policy(policy_paths(args), os.environ)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
@@ -54,6 +46,7 @@ async def _serve(policy: Policy) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _refuse_to_reload)
     try:
         sidecar = Sidecar(policy, os.environ)
     except (ConfigError, OSError) as error:
@@ -71,6 +64,11 @@ async def _serve(policy: Policy) -> int:
     await sidecar.close()
     _log.info("stopped")
     return 0
+
+
+def _refuse_to_reload() -> None:
+    """SIGHUP asks many a server to read its files again; unhandled, it would end the process."""
+    _log.warning("policy_not_reloaded", remedy="restart to take a changed policy")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

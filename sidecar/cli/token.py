@@ -7,10 +7,10 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from sidecar.auth.local import LocalKeys
+from sidecar.cli.arguments import add_policy, policy_paths
 from sidecar.config.source import load_policy
 from sidecar.config.values import duration
 from sidecar.errors import ConfigError, KeyMaterialError, SidecarError
@@ -36,14 +36,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Mint a token as a provider of the policy would issue it, signed with its "
         "first secret or its private_key. Prints the token and nothing else.",
     )
-    parser.add_argument(
-        "--config",
-        action="append",
-        required=True,
-        type=Path,
-        metavar="FILE",
-        help="policy file or folder; may be repeated",
-    )
+    add_policy(parser, positional=False)
     parser.add_argument("--provider", metavar="NAME", help="default: the policy's only provider")
     parser.add_argument("--user", required=True, help="who the token is for")
     parser.add_argument(
@@ -74,7 +67,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Print the token. 0, or 1 after saying on stderr why there is none."""
     try:
-        policy = load_policy(args.config, os.environ).policy
+        policy = load_policy(policy_paths(args), os.environ).policy
         provider = choose(policy.tokens.providers, args.provider)
         key = signing_key(provider, os.environ)
         claims = fill(provider, args.user, args.ttl, args.audience, args.claim, now=time.time())

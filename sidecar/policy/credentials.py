@@ -10,7 +10,7 @@ from urllib.parse import unquote, unquote_plus
 
 from sidecar.model import Denial, Handshake, Reason
 
-__all__ = ["Authenticate", "Credential", "Source", "SourceKind", "extract"]
+__all__ = ["Authenticate", "Credential", "Source", "SourceKind", "extract", "why_missing"]
 
 _BEARER = re.compile(r"bearer(?:[ \t]+(.*))?", re.IGNORECASE | re.DOTALL)
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
@@ -102,6 +102,29 @@ def extract(handshake: Handshake, sources: Sequence[Source]) -> Credential | Den
     token, kind = found[0]
     clean = tuple((field, value) for field, value in headers if token not in value)
     return Credential(token, kind, query, clean, subprotocols, echo)
+
+
+def why_missing(handshake: Handshake, sources: Sequence[Source]) -> str:
+    """For the log: where `extract` has found no token, by the policy's names, and what is amiss
+    with an Authorization that was looked at. What the client sent is not repeated: without its
+    scheme, a token stands where the scheme should.
+    """
+    places = ", ".join(f"{source.kind} {source.name}" for source in sources)
+    names = {source.name.lower() for source in sources if source.kind is SourceKind.HEADER}
+    hints = [
+        f"; {_authorization_hint(value)}"
+        for field, value in handshake.headers
+        if field.lower() == "authorization" and "authorization" in names
+    ]
+    return f"no token in {places}{''.join(hints)}"
+
+
+def _authorization_hint(value: str) -> str:
+    if _BEARER.fullmatch(value):
+        return "Authorization has Bearer without a token"
+    if " " in value:
+        return "Authorization has another scheme than Bearer"
+    return 'Authorization does not begin with "Bearer "'
 
 
 def _cut_header(headers: _Headers, name: str) -> tuple[list[str], _Headers]:

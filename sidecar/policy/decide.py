@@ -9,10 +9,11 @@ from sidecar.errors import TemplateError
 from sidecar.model import Denial, Handshake, Identity, Peer, Permit, Reason
 from sidecar.policy.claims import Scope
 from sidecar.policy.compiled import Policy
-from sidecar.policy.credentials import Credential, SourceKind, extract
+from sidecar.policy.credentials import Credential, SourceKind, extract, why_missing
 from sidecar.policy.headers import build_head, fold_name
 from sidecar.policy.identity import carrying, claim_headers, signed_header
 from sidecar.policy.keys import SigningKey
+from sidecar.policy.origins import Origin, OriginRule
 from sidecar.policy.routes import Route, check_path, find_route
 
 __all__ = ["Preflight", "Refusal", "authorize", "preflight"]
@@ -62,7 +63,7 @@ def preflight(policy: Policy, handshake: Handshake, peer: Peer) -> Preflight | R
     route = match.route
     if policy.server.require_tls and not peer.secure:
         return Refusal(Denial(Reason.TLS_REQUIRED), route)
-    if denial := _check_origin(route, handshake):
+    if denial := _check_origin(route, handshake, secure=peer.secure):
         return Refusal(denial, route)
     credential = extract(handshake, route.authenticate.sources)
     if isinstance(credential, Denial):
@@ -72,13 +73,25 @@ def preflight(policy: Policy, handshake: Handshake, peer: Peer) -> Preflight | R
     return Preflight(handshake, peer, route, match.captures, credential)
 
 
-def _check_origin(route: Route, handshake: Handshake) -> Denial | None:
+def _check_origin(route: Route, handshake: Handshake, *, secure: bool) -> Denial | None:
     if handshake.origin is None:
         allowed = route.origins.missing_allowed
         return None if allowed else Denial(Reason.ORIGIN_MISSING, "no Origin field")
-    if not route.origins.permits(handshake.origin, handshake.host):
-        return Denial(Reason.ORIGIN_DENIED, "the Origin is not on the route's list")
+    if not route.origins.permits(handshake.origin, handshake.host, secure=secure):
+        detail = _why_denied(route.origins, handshake.origin, handshake.host, secure=secure)
+        return Denial(Reason.ORIGIN_DENIED, detail)
     return None
+
+
+def _why_denied(rule: OriginRule, text: str, host: str, *, secure: bool) -> str:
+    """For the log: the Origin as it was understood. What is none may hold anything."""
+    origin = Origin.parse(text)
+    if origin is None:  # RFC 6454 section 6.1: null is a file's, or a sandboxed frame's
+        return f"the Origin is {'null' if text == 'null' else 'malformed'}"
+    if rule.allow is not None:
+        return f"the Origin {origin} is not on the route's list"
+    scheme = "https" if secure else "http(s)"
+    return f"the Origin {origin} is not the server's own, {scheme}://{host}"
 
 
 def _check_credential(
@@ -88,7 +101,9 @@ def _check_credential(
     if credential.source is SourceKind.COOKIE and handshake.origin is None:
         return Denial(Reason.ORIGIN_MISSING, "a token from a cookie, and no Origin field")
     if credential.token is None:
-        return None if route.authenticate.anonymous else Denial(Reason.TOKEN_MISSING)
+        if route.authenticate.anonymous:
+            return None
+        return Denial(Reason.TOKEN_MISSING, why_missing(handshake, route.authenticate.sources))
     if len(credential.token) > policy.tokens.max_token_size:
         return Denial(Reason.TOKEN_INVALID, "the token is over max_token_size")
     return None

@@ -9,9 +9,10 @@ from sidecar.policy.keys import SigningKey
 from sidecar.policy.mint import mint
 from sidecar.policy.pointers import MISSING
 
-__all__ = ["ISSUER", "carrying", "claim_headers", "signed_header"]
+__all__ = ["ISSUER", "TOKEN_TYPE", "carrying", "claim_headers", "signed_header"]
 
 ISSUER: Final = "ws-auth-sidecar"
+TOKEN_TYPE: Final = "ws-identity+jwt"  # noqa: S105
 """The iss of identity tokens."""
 
 
@@ -58,7 +59,9 @@ def signed_header(
 ) -> Mapping[str, str]:
     """A fresh JWT about the identity (RFC 7519 section 4.1), never valid longer than the client's.
 
-    Times are whole seconds since the epoch. Raises ValueError for claims that are no strict JSON.
+    Its `typ` is its own, so that it is no token for a client: the upstream could otherwise come
+    back with it as the user (RFC 8725 section 3.11). Times are whole seconds since the epoch.
+    Raises ValueError for claims that are no strict JSON.
     """
     expires = now + sign.ttl
     if identity.expires_at is not None:
@@ -74,4 +77,5 @@ def signed_header(
         "provider": identity.provider,
         "route": route,
     }
-    return carrying(sign.header, mint(claims, signing_key(sign.provider)))
+    token = mint(claims, signing_key(sign.provider), token_type=TOKEN_TYPE)
+    return carrying(sign.header, token)

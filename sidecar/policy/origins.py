@@ -136,20 +136,21 @@ def _mistake(source: str, scheme: str, rest: str) -> str:
 @dataclass(frozen=True, slots=True)
 class OriginRule:
     """A route's rule. `allow` None is the same host as the Host field (port included, the
-    origin's default port where the Host names none). `missing_allowed` lets requests without an
+    origin's default port where the Host names none), and https where the client's leg is TLS: a
+    page that came in clear may be anybody's. `missing_allowed` lets requests without an
     Origin pass (programs, not browsers); a token from a cookie takes that permission away.
     """
 
     allow: tuple[OriginPattern, ...] | None = None
     missing_allowed: bool = False
 
-    def permits(self, origin: str, host: str) -> bool:
-        """Whether a request with this Origin field, sent to this Host, passes."""
+    def permits(self, origin: str, host: str, *, secure: bool) -> bool:
+        """Whether a request with this Origin field, sent to this Host (over TLS or not), passes."""
         parsed = Origin.parse(origin)
         if parsed is None:
             return False
         if self.allow is None:
-            return _same_host(parsed, host)
+            return _same_host(parsed, host) and (parsed.scheme == "https" or not secure)
         return any(pattern.matches(parsed) for pattern in self.allow)
 
 

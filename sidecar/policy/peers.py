@@ -11,6 +11,9 @@ __all__ = ["Network", "resolve_peer"]
 Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
 
+_MAX_HOPS = 32
+"""Proxies in a row that are looked at; who sends more wants to keep the process busy."""
+
 _LOOPBACK = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 # RFC 7239 section 6: an address with an optional port, which may be obfuscated
 _NODE = re.compile(r"(?:\[([^\[\]]+)\]|([0-9.]+))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?")
@@ -84,9 +87,10 @@ def _forwarding(headers: Sequence[tuple[str, str]]) -> tuple[list[str], list[str
 
 
 def _list(headers: Sequence[tuple[str, str]], name: str) -> list[str]:
-    """The elements of a list field (RFC 9110 section 5.6.1), over all fields of the name."""
+    """The last elements of a list field (RFC 9110 section 5.6.1), over all fields of the name."""
     joined = ",".join(value for field, value in headers if field.lower() == name)
-    return [element for element in map(str.strip, joined.split(",")) if element]
+    elements = joined.rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]
+    return [element for element in map(str.strip, elements) if element]
 
 
 def _parse_element(element: str) -> dict[str, str]:

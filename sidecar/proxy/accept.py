@@ -7,7 +7,7 @@ head: strangers who connect and say nothing must not take all the files there ar
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Final
 
@@ -21,6 +21,9 @@ from sidecar.wire import proxy_protocol
 __all__ = ["Acceptor"]
 
 _ACCEPT_PAUSE: Final = 0.5
+_TLS_SHUTDOWN: Final = 2.0
+"""Seconds that a client has to answer the end of TLS."""
+
 _UNIX_PEER: Final = "127.0.0.1"
 
 _log = structlog.get_logger()
@@ -30,15 +33,15 @@ class Acceptor:
     """Accepts sockets and brings each to the front.
 
     With `trusted`, each connection must come from one of these networks and begin with a PROXY
-    protocol header. With `tls`, a TLS handshake follows. Both together may take `head_timeout`
-    seconds.
+    protocol header. Where `tls` gives a context, which may be another one for each connection, a
+    TLS handshake follows. Both together may take `head_timeout` seconds.
     """
 
     def __init__(
         self,
         front: FrontServer,
         *,
-        tls: ssl.SSLContext | None,
+        tls: Callable[[], ssl.SSLContext | None],
         head_timeout: float,
         trusted: Sequence[Network] | None,
         on_reject: OnReject,
@@ -105,8 +108,12 @@ class Acceptor:
                 if self._trusted is not None:
                     proxied = await _read_header(loop, sock) or address
                 stage = "TLS"
+                context = self._tls()
                 await loop.connect_accepted_socket(
-                    lambda: self._front(proxied), sock, ssl=self._tls
+                    lambda: self._front(proxied),
+                    sock,
+                    ssl=context,
+                    ssl_shutdown_timeout=_TLS_SHUTDOWN if context else None,
                 )
         except (ValueError, OSError) as error:  # TimeoutError is an OSError
             detail = f"{stage}: {str(error) or type(error).__name__}"

@@ -22,13 +22,12 @@ from sidecar.policy.compiled import Policy
 from sidecar.policy.credentials import SourceKind, extract
 from sidecar.policy.decide import Preflight
 from sidecar.policy.keys import SigningKey
-from sidecar.policy.limits import Limits
 from sidecar.policy.peers import resolve_peer
 from sidecar.policy.refuse import Refuse
 from sidecar.policy.routes import Route
 from sidecar.proxy.connections import Connections
 from sidecar.proxy.farewell import Farewell
-from sidecar.proxy.handover import Front, TakenOver, peer_of, take_transport
+from sidecar.proxy.handover import Front, TakenOver, peer_of, take_transport, version_of
 from sidecar.proxy.record import Attempt, Recorder
 from sidecar.proxy.refusals import closable, close_code, http_refusal, public_name
 from sidecar.proxy.relay import Link, Pipe
@@ -132,7 +131,7 @@ class Admission:
         permit = await self._authorize(admitted, attempt)
         dialled = await self._dial(permit, deadline)
         try:
-            self._connect(request, attempt, permit, dialled, admitted.route.limits)
+            self._connect(request, attempt, permit, dialled, admitted.route)
         except BaseException:
             dialled.transport.abort()
             raise
@@ -199,7 +198,7 @@ class Admission:
         attempt: Attempt,
         permit: Permit,
         dialled: Dialled,
-        limits: Limits,
+        route: Route,
     ) -> None:
         """Tell the client 101 and join both sockets. Nothing is awaited from here on."""
         if self.draining:
@@ -207,6 +206,7 @@ class Admission:
         if dialled.transport.is_closing():
             raise _Refused(Denial(Reason.UPSTREAM_REFUSED, "it hung up after its answer"))
         now = asyncio.get_running_loop().time
+        limits = route.limits
         upstream = Pipe("upstream", dialled.transport, upstream_scanner(limits), now)
         clients: list[Pipe] = []
 
@@ -218,7 +218,8 @@ class Admission:
 
         early = take_transport(request, make_client)
         attempt.keeps_place = True
-        link = Link(attempt.identifier, permit, clients[0], upstream, self._on_end)
+        codes = route.refuse.codes
+        link = Link(attempt.identifier, permit, clients[0], upstream, codes, self._on_end)
         self._connections.add(link)
         self._recorder.allowed(attempt, permit)
         upstream.begin(dialled.early)
@@ -273,7 +274,11 @@ class Admission:
                 del self._farewells[transport]
                 self._connections.free_place()
 
-            transport.write(switching_protocols(handshake.key, subprotocol))
+            # A close frame has no room for the id; programs can read it here.
+            accepted = switching_protocols(
+                handshake.key, subprotocol, request_id=attempt.identifier
+            )
+            transport.write(accepted)
             self._farewells[transport] = Farewell(transport, code, reason, refuse.hold, end)
             return self._farewells[transport]
 
@@ -288,7 +293,7 @@ def _read(request: web.BaseRequest) -> Handshake:
         return parse_request(
             request.method,
             request.raw_path,
-            (request.version.major, request.version.minor),
+            version_of(request),
             request.raw_headers,
             request.body_exists,
         )

@@ -14,7 +14,7 @@ from sidecar import __version__
 from sidecar.admin import app as admin_app
 from sidecar.auth.authenticator import Authenticator
 from sidecar.auth.keys import KeyStore
-from sidecar.config.secrets import read_secret
+from sidecar.config.secrets import LiveSecret
 from sidecar.model import Denial, Reason
 from sidecar.observe.audit import AuditLog, hash_key
 from sidecar.observe.metrics import Metrics
@@ -26,12 +26,14 @@ from sidecar.proxy.handover import FrontServer
 from sidecar.proxy.health import HealthChecks
 from sidecar.proxy.listeners import Listeners
 from sidecar.proxy.record import Attempt, Recorder
-from sidecar.proxy.sockets import raise_file_limit
+from sidecar.proxy.sockets import files_for, raise_file_limit
 
 __all__ = ["Sidecar"]
 
 _TICK: Final = 1.0
 _SHUTDOWN_TIMEOUT: Final = 1.0
+_ADMIN_TIMEOUT: Final = 30.0
+"""Seconds that a socket of the admin listener may be without a request."""
 _FIELD_OVERHEAD: Final = 8 * 1024
 """Bytes beside the token in the field that carries it: browsers send all their cookies in one."""
 _ROOM_TO_REFUSE: Final = 64
@@ -50,6 +52,7 @@ class Sidecar:
         self._policy = policy
         self._environ = environ
         self._background: list[asyncio.Task[None]] = []
+        self._drained = asyncio.Event()
         self._admin: web.AppRunner | None = None
         self.admin: Address | None = None
 
@@ -80,7 +83,7 @@ class Sidecar:
         )
         self._listeners = Listeners(
             self._front,
-            tls=self._certificates.server,
+            tls=lambda: self._certificates.server,
             head_timeout=server.handshake_timeout,
             trusted=server.trusted_proxies if server.proxy_protocol else None,
             on_reject=self._reject,
@@ -116,16 +119,24 @@ class Sidecar:
         )
 
     def drain(self) -> None:
-        """Take no new handshakes, and end every connection with a close frame."""
+        """Take no new handshakes, and end every connection with a close frame.
+
+        What is left after the grace is cut off; `drained` waits for it. Both without SIGTERM too,
+        so that whoever asked for the drain can see in the log when it is over.
+        """
         if self._admission.draining:
             return
         self._admission.drain()
         _log.info("draining", connections=len(self.connections))
         for link in self.connections:
             link.end(Reason.DRAINING, self._policy.server.drain.close_code)
+        self._background.append(asyncio.create_task(self._finish_drain()))
 
     async def drained(self) -> None:
-        """Wait until every connection has ended, or cut off what is left after the grace."""
+        """Wait until the drain is over: every connection has ended, or was cut off."""
+        await self._drained.wait()
+
+    async def _finish_drain(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._policy.server.drain.grace):
                 await self.connections.idle()
@@ -133,6 +144,7 @@ class Sidecar:
         for link in self.connections:
             link.abort()
         _log.info("drained", cut_off=stragglers)
+        self._drained.set()
 
     async def close(self) -> None:
         """Release everything. Connections that are left are cut off."""
@@ -165,12 +177,16 @@ class Sidecar:
         wanted = self._policy.server.max_connections
         allowed = max(1, raise_file_limit(wanted))
         if allowed < wanted:
-            _log.warning("file_limit_too_low", connections=allowed)
+            _log.warning(
+                "file_limit_too_low",
+                problem=f"server.max_connections is lowered from {wanted} to {allowed}",
+                remedy=f"raise the limit of open files (ulimit -n) to {files_for(wanted)}",
+            )
             self.connections.limit = allowed
             self._front.max_waiting = allowed + _ROOM_TO_REFUSE
 
     async def _start_admin(self, admin: Admin) -> None:
-        token = read_secret(admin.token, self._environ) if admin.token else None
+        token = LiveSecret(admin.token, self._environ).read if admin.token else None
         app = admin_app.build(
             admin,
             token=token,
@@ -178,7 +194,12 @@ class Sidecar:
             readiness=self.readiness,
             drain=self.drain,
         )
-        self._admin = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT)
+        self._admin = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_TIMEOUT,
+            keepalive_timeout=_ADMIN_TIMEOUT,
+        )
         await self._admin.setup()
         address = admin.listen
         site: web.BaseSite
@@ -200,6 +221,8 @@ class Sidecar:
         """What has to be done now and then."""
         while True:
             self._audit.flush()
+            for link in self.connections:
+                link.look_after()
             unready = self._keys.unready()
             for provider in self._policy.tokens.providers:
                 self.metrics.provider_ready(provider.name, provider.name not in unready)

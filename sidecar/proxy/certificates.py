@@ -26,16 +26,17 @@ class Certificates:
     def __init__(self, policy: Policy) -> None:
         self._tls = policy.server.tls
         self._seen = self._signatures()
-        self.server: ssl.SSLContext | None = None
-        if self._tls is not None:
-            self._current = self.server = server_context(self._tls)
-            # Called for every handshake, also where the client names no server.
-            self.server.sni_callback = self._switch
+        self._server = server_context(self._tls) if self._tls is not None else None
         self.upstreams: Mapping[str, ssl.SSLContext] = {
             name: upstream_context(upstream.tls)
             for name, upstream in policy.upstreams.items()
             if upstream.secure
         }
+
+    @property
+    def server(self) -> ssl.SSLContext | None:
+        """The public listener's context for the next connection; None without TLS."""
+        return self._server
 
     async def watch(self) -> None:
         """Look at the listener's files every second, for ever."""
@@ -52,17 +53,11 @@ class Certificates:
             return
         self._seen = self._signatures()
         try:
-            self._current = server_context(self._tls)
+            self._server = server_context(self._tls)
         except OSError as error:
             _log.error("certificate_reload_failed", error=str(error))
         else:
             _log.info("certificate_reloaded")
-
-    def _switch(
-        self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext
-    ) -> None:
-        """Give a handshake the newest context: its certificate and its client authority."""
-        connection.context = self._current
 
     def _signatures(self) -> tuple[object, ...]:
         if self._tls is None:

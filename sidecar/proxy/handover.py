@@ -9,10 +9,12 @@ aiohttp where they changed.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion, HttpVersion11
 from aiohttp.web_protocol import RequestHandler
 
 from sidecar.model import Denial, Reason
@@ -26,6 +28,7 @@ __all__ = [
     "check_aiohttp",
     "peer_of",
     "take_transport",
+    "version_of",
 ]
 
 MAX_EARLY: Final = 16 * 1024
@@ -103,6 +106,16 @@ class Front(RequestHandler):
         return self._server.on_error(self, request, status, exc)
 
 
+class _Request(web.BaseRequest):
+    """A request that is answered in HTTP/1.1, whatever version it names: aiohttp would repeat
+    that one (RFC 9110 section 2.5, RFC 9112 section 2.3). `_version` still is the client's.
+    """
+
+    @property
+    def version(self) -> HttpVersion:
+        return HttpVersion11
+
+
 class FrontServer(web.Server):
     """Makes a `Front` for each accepted socket.
 
@@ -122,7 +135,8 @@ class FrontServer(web.Server):
         max_waiting: int,
     ) -> None:
         check_aiohttp()
-        super().__init__(handler)
+        loop = asyncio.get_running_loop()
+        super().__init__(handler, request_factory=partial(_Request, loop=loop), loop=loop)
         self.on_error = on_error
         self.on_reject = on_reject
         self.max_waiting = max_waiting
@@ -182,6 +196,11 @@ def peer_of(request: web.BaseRequest) -> tuple[str, bool]:
     if isinstance(protocol, Front) and protocol.proxied is not None:
         return protocol.proxied, secure
     return "unix" if transport is None else _address(transport), secure
+
+
+def version_of(request: web.BaseRequest) -> tuple[int, int]:
+    """The version of HTTP that the client named."""
+    return request._version.major, request._version.minor
 
 
 def _address(transport: asyncio.BaseTransport) -> str:

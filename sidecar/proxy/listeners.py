@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sidecar.policy.compiled import Address
@@ -30,7 +30,7 @@ class Listeners:
         self,
         front: FrontServer,
         *,
-        tls: ssl.SSLContext | None,
+        tls: Callable[[], ssl.SSLContext | None],
         head_timeout: float,
         trusted: Sequence[Network] | None,
         on_reject: OnReject,
@@ -38,7 +38,7 @@ class Listeners:
         self._front = front
         self._acceptor = (
             None
-            if tls is None and trusted is None
+            if tls() is None and trusted is None
             else Acceptor(
                 front, tls=tls, head_timeout=head_timeout, trusted=trusted, on_reject=on_reject
             )

@@ -16,13 +16,14 @@ outlives CLOSE_TIMEOUT.
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from sidecar.model import CloseCode, Permit, Reason
 from sidecar.proxy.refusals import close_code
-from sidecar.proxy.sockets import half_close
+from sidecar.proxy.sockets import half_close, has_hung_up
+from sidecar.proxy.tail import Tail
 from sidecar.wire import scanner as scan
 from sidecar.wire.frames import close_frame
 from sidecar.wire.scanner import FrameScanner
@@ -56,45 +57,6 @@ class Closing:
     by: By
     reason: str | None
     detail: str = ""
-
-
-class Tail:
-    """Takes a scanner's place when a connection ends: lets the frame under way finish.
-
-    Bytes after it are thrown away, but still scanned (where the stream was sound so far) for the
-    answering close frame. `verdict` is CLOSED once that has come, and DONE when the frame under
-    way has ended.
-    """
-
-    DONE: Final = 100
-
-    __slots__ = ("_inner", "remaining", "verdict")
-
-    def __init__(self, inner: FrameScanner | None, remaining: int) -> None:
-        self._inner = inner
-        self.remaining = remaining
-        self.verdict = scan.PASS if remaining else self.DONE
-
-    def feed(self, data: bytes, now: float) -> bytes:
-        """The part of `data` that belongs to the frame under way."""
-        out = data[: self.remaining]
-        self.remaining -= len(out)
-        if self._inner is not None:
-            self._look(self._inner, data, now, len(out))
-        if not self.remaining and self.verdict == scan.PASS:
-            self.verdict = self.DONE
-        return out
-
-    def _look(self, inner: FrameScanner, data: bytes, now: float, forwarded: int) -> None:
-        """Look for the close frame; nothing is counted but the payload that goes on."""
-        frames, messages, payload = inner.frames, inner.messages, inner.payload_bytes
-        inner.feed(data, now)
-        inner.frames, inner.messages = frames, messages
-        inner.payload_bytes = payload + forwarded
-        if inner.verdict != scan.PASS:
-            if inner.verdict == scan.CLOSED:
-                self.verdict = scan.CLOSED
-            self._inner = None
 
 
 class Pipe(asyncio.Protocol):
@@ -174,6 +136,11 @@ class Pipe(asyncio.Protocol):
         """This side has caught up."""
         self.peer.release(_PEER_FULL)
 
+    @property
+    def held(self) -> bool:
+        """Whether it does not read at the moment."""
+        return bool(self._holds)
+
     def hold(self, flag: int) -> None:
         """Stop reading for this cause too."""
         if not self._holds and not self.transport.is_closing():
@@ -223,10 +190,12 @@ class Link:
     """A live connection: both pipes and its end.
 
     `permit` is what admitted it, `identifier` its id in logs, `opened` the loop's time when it
-    began. `on_end` is called once, when both transports are gone.
+    began. `codes` overrides close codes by reason. `on_end` is called once, when both transports
+    are gone.
     """
 
     __slots__ = (
+        "_codes",
         "_on_end",
         "_timers",
         "client",
@@ -244,6 +213,7 @@ class Link:
         permit: Permit,
         client: Pipe,
         upstream: Pipe,
+        codes: Mapping[str, int],
         on_end: Callable[["Link"], None],
     ) -> None:
         self.identifier = identifier
@@ -253,6 +223,7 @@ class Link:
         self.client = client
         self.upstream = upstream
         self.closing: Closing | None = None
+        self._codes = codes
         self._on_end = on_end
         self._timers: list[asyncio.TimerHandle] = []
         for pipe, peer in ((client, upstream), (upstream, client)):
@@ -265,7 +236,7 @@ class Link:
 
     def end(self, reason: Reason, code: int | None = None, detail: str = "") -> None:
         """End the connection from the sidecar's side: a close frame to both."""
-        number = close_code(reason) if code is None else code
+        number = close_code(reason, overrides=self._codes) if code is None else code
         if self.closing is None:
             self._begin(Closing(number, "sidecar", reason.value, detail))
             self._bid_farewell(self.client)
@@ -277,6 +248,12 @@ class Link:
             self.closing = Closing(CloseCode.ABNORMAL, "sidecar", None)
         for pipe in (self.client, self.upstream):
             if not pipe.lost:
+                pipe.transport.abort()
+
+    def look_after(self) -> None:
+        """Notice a side that is gone while it is not read, because of a rate or of its peer."""
+        for pipe in (self.client, self.upstream):
+            if pipe.held and not pipe.lost and has_hung_up(pipe.transport):
                 pipe.transport.abort()
 
     def on_verdict(self, pipe: Pipe) -> None:
@@ -355,7 +332,8 @@ class Link:
             self._begin(Closing(CloseCode.ABNORMAL, "client", None))
         else:
             reason = Reason.UPSTREAM_LOST
-            self._begin(Closing(close_code(reason), "upstream", reason.value))
+            code = close_code(reason, overrides=self._codes)
+            self._begin(Closing(code, "upstream", reason.value))
         self._bid_farewell(pipe.peer)
 
     def _bid_farewell(self, pipe: Pipe) -> None:

@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import resource
+import select
 import socket
 from typing import Final
 
-__all__ = ["half_close", "keep_alive", "raise_file_limit"]
+__all__ = ["files_for", "half_close", "has_hung_up", "keep_alive", "raise_file_limit"]
 
-_SPARE_FILES: Final = 128
-"""Descriptors beside the connections': listeners, key fetches, logs, the loop's own."""
+_SPARE_FILES: Final = 256
+"""Descriptors beside the connections': listeners, the sockets that are told of an overload, the
+admin listener's, key fetches, logs, the loop's own.
+"""
 
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:
@@ -27,16 +30,33 @@ def half_close(transport: asyncio.WriteTransport) -> None:
             transport.write_eof()
 
 
+def has_hung_up(transport: asyncio.BaseTransport) -> bool:
+    """Whether the peer has reset the connection, which shows only in reading unless one asks."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def files_for(connections: int) -> int:
+    """How many open files so many connections need: two for each, and one for each socket that
+    waits for its handshake, of which there may be as many.
+    """
+    return 3 * connections + _SPARE_FILES
+
+
 def raise_file_limit(connections: int) -> int:
-    """Raise the soft limit of open files as far as `connections` need, two for each.
+    """Raise the soft limit of open files as far as `connections` need.
 
     Returns how many connections the limit then allows, at most `connections`.
     """
-    wanted = 2 * connections + _SPARE_FILES
+    wanted = files_for(connections)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY:
         return connections
-    return min(connections, (soft - _SPARE_FILES) // 2)
+    return min(connections, (soft - _SPARE_FILES) // 3)

@@ -16,6 +16,9 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     context.load_cert_chain(tls.certificate, tls.key)
     if tls.client_ca is not None:
+        # A resumed session would not be asked for its certificate again (RFC 8446 section 2.2).
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(tls.client_ca)
     return context

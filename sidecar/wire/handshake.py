@@ -95,8 +95,13 @@ def accept_key(key: str) -> str:
     return base64.b64encode(digest).decode()
 
 
-def switching_protocols(key: str, subprotocol: str | None) -> bytes:
-    """The answer that accepts a handshake (RFC 6455 section 4.2.2, item 5)."""
+def switching_protocols(
+    key: str, subprotocol: str | None, *, request_id: str | None = None
+) -> bytes:
+    """The answer that accepts a handshake (RFC 6455 section 4.2.2, item 5).
+
+    `request_id` is told as X-Request-Id where it is given.
+    """
     lines = [
         "HTTP/1.1 101 Switching Protocols",
         "Upgrade: websocket",
@@ -105,6 +110,8 @@ def switching_protocols(key: str, subprotocol: str | None) -> bytes:
     ]
     if subprotocol is not None:
         lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+    if request_id is not None:
+        lines.append(f"X-Request-Id: {request_id}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 

@@ -55,7 +55,7 @@ async def connect(sidecar: Sidecar) -> AsyncIterator[Connect]:
     ) -> Client:
         app = build(
             Admin(listen, metrics_public=metrics_public),
-            token=token,
+            token=None if token is None else lambda: token,
             metrics=Metrics(policy, version="1.2.3"),
             readiness=wiring.get("readiness", sidecar.readiness),
             drain=wiring.get("drain", sidecar.drain),

@@ -96,16 +96,41 @@ async def test_no_candidate_is_an_invalid_token(
 ) -> None:
     guard = await authenticator(provider(issuer="https://a.example"))
     assert await outcome(guard, mint.token()) == Denial(
-        Reason.TOKEN_INVALID, "no provider takes this issuer and algorithm"
+        Reason.TOKEN_INVALID, "no provider of the route takes alg HS256 without an issuer"
     )
 
 
-async def test_of_several_denials_the_last_is_given(
+@pytest.mark.parametrize(
+    ("alg", "issuer", "detail"),
+    [
+        ("RS256", "https://b.example", "alg RS256 of issuer https://b.example"),
+        ("none", "corp", "alg none of issuer corp"),
+        ("canary" * 9, "corp", "an unknown alg of issuer corp"),
+        ("EdDSA", "x" * 80, "alg EdDSA of issuer " + "x" * 80),
+        ("EdDSA", "x" * 81, "alg EdDSA of issuer " + "x" * 77 + "..."),
+        ("ES256", "https://b.example/?canary=1", "alg ES256 of issuer https://b.example/"),
+        ("ES256", 7, "alg ES256 without an issuer"),
+    ],
+)
+async def test_an_issuer_and_algorithm_that_nobody_takes_are_named(
+    authenticator: MakeAuthenticator,
+    mint: "Mint",
+    provider: "MakeProvider",
+    alg: str,
+    issuer: Any,
+    detail: str,
+) -> None:
+    guard = await authenticator(provider(issuer="https://a.example"))
+    denial = await outcome(guard, mint.crooked({"alg": alg}, {"iss": issuer}))
+    assert denial == Denial(Reason.TOKEN_INVALID, f"no provider of the route takes {detail}")
+
+
+async def test_of_several_denials_the_last_is_given_with_its_provider(
     authenticator: MakeAuthenticator, mint: "Mint", provider: "MakeProvider"
 ) -> None:
     guard = await authenticator(provider(name="other", keys=OTHER), provider(audience=("chat",)))
     denial = await outcome(guard, mint.token())
-    assert denial == Denial(Reason.TOKEN_INVALID, "aud does not name this audience")
+    assert denial == Denial(Reason.TOKEN_INVALID, "app: aud does not name this audience")
 
 
 @pytest.mark.parametrize("expired_first", [True, False])
@@ -115,7 +140,7 @@ async def test_an_expired_token_is_called_expired(
     providers = [provider(), provider(name="other", keys=OTHER)]
     guard = await authenticator(*(providers if expired_first else providers[::-1]))
     result = await outcome(guard, mint.token({"exp": NOW - 3600}))
-    assert reason(result) is Reason.TOKEN_EXPIRED
+    assert result == Denial(Reason.TOKEN_EXPIRED, "app: exp is over")
 
 
 async def test_without_keys_the_answer_is_not_that_the_token_is_bad(

@@ -41,13 +41,14 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.err.splitlines()]
 
 
-def ended_by(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the process get this signal as soon as the sidecar has started."""
+def ended_by(*numbers: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the process get these signals, in turn, as soon as the sidecar has started."""
     start = Sidecar.start
 
     async def start_and_signal(self: Sidecar) -> None:
         await start(self)
-        os.kill(os.getpid(), number)
+        for number in numbers:
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Sidecar, "start", start_and_signal)
 
@@ -59,10 +60,22 @@ def test_a_signal_ends_it_with_0(
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
 ) -> None:
-    ended_by(number, monkeypatch)
+    ended_by(number, monkeypatch=monkeypatch)
     assert run(tmp_path, policy_of("ws://127.0.0.1:1")) == 0
     events = [line["event"] for line in lines(capsys)]
     assert events == ["policy_warning", *started(events), "draining", "drained", "stopped"]
+
+
+def test_a_hangup_is_told_that_it_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended_by(signal.SIGHUP, signal.SIGTERM, monkeypatch=monkeypatch)
+    assert run(tmp_path, policy_of("ws://127.0.0.1:1")) == 0
+    logged = lines(capsys)
+    assert logged[-1]["event"] == "stopped"
+    (warning,) = [line for line in logged if line["event"] == "policy_not_reloaded"]
+    assert warning["level"] == "warning"
+    assert warning["remedy"] == "restart to take a changed policy"
 
 
 def started(events: list[str]) -> list[str]:
@@ -73,7 +86,7 @@ def started(events: list[str]) -> list[str]:
 def test_people_may_have_their_own_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ended_by(signal.SIGTERM, monkeypatch)
+    ended_by(signal.SIGTERM, monkeypatch=monkeypatch)
     assert run(tmp_path, policy_of("ws://127.0.0.1:1", logging={"format": "console"})) == 0
     assert "[info] started version=" in capsys.readouterr().err
 

@@ -152,13 +152,22 @@ async def test_the_signed_identity_is_verified_by_another_library(tmp_path: Path
     signed = jwt.decode(text, OctKey.import_key(INTERNAL), algorithms=["HS512"])
     now = time.time()
     claims = signed.claims
-    assert signed.header == {"alg": "HS512", "typ": "JWT"}
+    assert signed.header == {"alg": "HS512", "typ": "ws-identity+jwt"}
     assert (claims["sub"], claims["aud"], claims["provider"]) == ("alice", "main", "app")
     assert (claims["route"], claims["claims"]["rooms"]) == ("main", ["blue"])
     assert now - 30 < claims["iat"] <= now < claims["exp"] <= claims["iat"] + 60
     assert claims["jti"] == events(tmp_path / "audit.jsonl")[0]["request_id"]
     assert client_token not in seen.decode()
     assert b"forged" not in seen
+
+
+async def test_the_signed_identity_is_no_token_for_a_client(tmp_path: Path) -> None:
+    sign = {"provider": "app", "ttl": "60s", "header": "X-Identity"}
+    async with recording() as up:
+        policy = policy_of(up.url, route={"identity": {"sign": sign}})
+        async with sidecar(policy, tmp_path) as s:
+            signed = fields(await seen_by(up, s, bearer()))["x-identity"]
+            assert await reason_for(s, "Authorization: Bearer " + signed) == "token_invalid"
 
 
 async def test_the_signed_identity_ends_with_the_clients_token(tmp_path: Path) -> None:

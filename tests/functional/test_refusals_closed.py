@@ -77,6 +77,20 @@ async def test_a_closed_refusal_has_the_code_of_its_reason(
     assert reason in (logged["reason"], logged.get("rule"))
 
 
+async def test_a_closed_refusal_names_the_request_and_a_connection_does_not(tmp_path: Path) -> None:
+    async with recording() as up:
+        policy = with_audit(tmp_path, up.url, route=closing())
+        async with sidecar(policy, tmp_path) as s:
+            async with closed(s) as (_, answer):
+                name = fields(answer)["x-request-id"]
+            async with closed(s, bearer()) as (_, answer):
+                assert "x-request-id" not in fields(answer)
+                up.connections[0][1].close()
+    refused, allowed = events(tmp_path / "audit.jsonl")
+    assert (refused["decision"], refused["request_id"]) == ("refused", name)
+    assert allowed["decision"] == "allowed"
+
+
 async def test_held_refusals_take_no_more_than_half_of_the_places(tmp_path: Path) -> None:
     async with recording() as up:
         policy = with_audit(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,13 @@ async def test_no_token_is_in_logs_metrics_answers_or_the_upstream(tmp_path: Pat
                     "Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io."
                     + base64url(text.encode()),
                 ),
+                head("/ws", f"Authorization: {text}"),
+                head("/ws", f"Authorization: Token {text}"),
+                head("/ws", f"Authorization: Bearer={text}"),
+                head("/ws", f"Origin: https://app.com/?token={text}"),
+                head(
+                    "/ws", "Authorization: Bearer " + signed({"iss": f"x?{text}"}, {"alg": "RS256"})
+                ),
                 head(f"/ws?token={text}&token={text}x"),
                 head(f"/ws?token={text}", method="POST"),
                 head(f"http://127.0.0.1/ws?token={text}"),
@@ -188,7 +196,8 @@ async def test_a_flood_of_refusals_becomes_a_summary(tmp_path: Path) -> None:
     refused = [line for line in lines if line.get("decision") == "refused"]
     summaries = [line for line in lines if line["event"] == "handshakes_refused_summary"]
     assert len(refused) + sum(line["refused"] for line in summaries) == count
-    assert summaries
+    times = [datetime.fromisoformat(line["time"]).timestamp() for line in refused]
+    assert all(late - early > 0.99 for early, late in zip(times, times[100:], strict=False))
     for line in output.splitlines():
         if '"refused"' in line:
             assert len(line) < 512

@@ -71,7 +71,7 @@ async def test_a_mutated_request_is_refused_or_served(tmp_path: Path, seed: int)
                     await client.send(mutated(request, rng))
                     client.writer.write_eof()
                     answer = await client.rest()
-                    assert answer == b"" or answer.startswith((b"HTTP/1.1 ", b"HTTP/1.0 4"))
+                    assert answer == b"" or answer.startswith(b"HTTP/1.1 ")
                     assert b" 500 " not in answer.partition(b"\r\n")[0]
             for seen in upstream.heads:
                 lines = seen.decode("latin-1").split("\r\n")

@@ -83,6 +83,8 @@ async def test_an_ambiguous_request_is_refused(tmp_path: Path, name: str) -> Non
     async with recording() as upstream, sidecar(policy_of(upstream.url), tmp_path) as running:
         problem = await refused(running, upstream, REQUESTS[name], "bad_handshake")
     assert problem["status"] == 400
+    # RFC 9110 section 2.5: the version in an answer is the server's own, whatever was named.
+    assert problem["head"].startswith("HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.model import Denial, Handshake, Reason
-from sidecar.policy.credentials import Credential, Source, SourceKind, extract
+from sidecar.policy.credentials import Credential, Source, SourceKind, extract, why_missing
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln"
 OTHER = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJiIn0.c2ln"
@@ -305,6 +305,38 @@ def test_two_different_tokens_are_a_conflict(request_: Handshake) -> None:
 def test_an_empty_credential_beside_a_token_is_no_conflict() -> None:
     request = handshake(("Authorization", "Bearer"), ("Cookie", "session="), query=f"token={TOKEN}")
     assert found(request, *ALL).token == TOKEN
+
+
+def test_a_missing_token_names_the_places_that_were_looked_at() -> None:
+    request = handshake(("X-Other", "1"), ("Cookie", "theme=dark"), query="a=1")
+    assert why_missing(request, ALL) == (
+        "no token in header Authorization, cookie session, query token, subprotocol bearer"
+    )
+    assert why_missing(request, [CUSTOM]) == "no token in header X-Token"
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("Basic dTpw", "Authorization has another scheme than Bearer"),
+        (f"Token {TOKEN}", "Authorization has another scheme than Bearer"),
+        (f"Bearer={TOKEN} x", "Authorization has another scheme than Bearer"),
+        (TOKEN, 'Authorization does not begin with "Bearer "'),
+        (f"Bearer={TOKEN}", 'Authorization does not begin with "Bearer "'),
+        ("", 'Authorization does not begin with "Bearer "'),
+        ("Bearer", "Authorization has Bearer without a token"),
+        ("bearer  ", "Authorization has Bearer without a token"),
+    ],
+)
+def test_an_authorization_without_a_bearer_token_is_told_and_not_repeated(
+    value: str, hint: str
+) -> None:
+    request = handshake(("authorization", value))
+    assert found(request, HEADER).token is None
+    assert why_missing(request, [HEADER, COOKIE]) == (
+        f"no token in header Authorization, cookie session; {hint}"
+    )
+    assert why_missing(request, [COOKIE]) == "no token in cookie session"
 
 
 TOKENS = st.text(

@@ -81,7 +81,7 @@ def test_what_is_not_an_origin_does_not_parse(text: str) -> None:
 @pytest.mark.parametrize("text", NOT_ORIGINS)
 def test_what_is_not_an_origin_is_refused_even_where_every_origin_passes(text: str) -> None:
     anything = OriginRule(allow=(OriginPattern.parse("*"),))
-    assert not anything.permits(text, "app.com")
+    assert not anything.permits(text, "app.com", secure=False)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_an_origin_is_written_as_browsers_write_it(text: str, written: str) -> N
 
 @pytest.mark.parametrize("origin", ["https://app.com", "HTTPS://APP.COM", "https://app.com:443"])
 def test_the_allowed_origin_passes(origin: str) -> None:
-    assert APP.permits(origin, "elsewhere.com")
+    assert APP.permits(origin, "elsewhere.com", secure=False)
 
 
 @pytest.mark.parametrize(
@@ -140,12 +140,12 @@ def test_the_allowed_origin_passes(origin: str) -> None:
     ],
 )
 def test_a_look_alike_origin_is_refused(origin: str) -> None:
-    assert not APP.permits(origin, "app.com")
+    assert not APP.permits(origin, "app.com", secure=False)
 
 
 @pytest.mark.parametrize("origin", ["https://a.example.org", "https://a.b.EXAMPLE.org:443"])
 def test_a_subdomain_passes(origin: str) -> None:
-    assert SUBDOMAINS.permits(origin, "")
+    assert SUBDOMAINS.permits(origin, "", secure=False)
 
 
 @pytest.mark.parametrize(
@@ -162,24 +162,24 @@ def test_a_subdomain_passes(origin: str) -> None:
     ],
 )
 def test_what_only_looks_like_a_subdomain_is_refused(origin: str) -> None:
-    assert not SUBDOMAINS.permits(origin, "")
+    assert not SUBDOMAINS.permits(origin, "", secure=False)
 
 
 def test_any_of_several_patterns_is_enough() -> None:
     sources = ("https://app.com", "https://*.example.org")
     rule = OriginRule(allow=tuple(map(OriginPattern.parse, sources)))
-    assert rule.permits("https://app.com", "")
-    assert rule.permits("https://a.example.org", "")
-    assert not rule.permits("https://a.app.com", "")
+    assert rule.permits("https://app.com", "", secure=False)
+    assert rule.permits("https://a.example.org", "", secure=False)
+    assert not rule.permits("https://a.app.com", "", secure=False)
 
 
 def test_an_empty_list_lets_no_origin_pass() -> None:
-    assert not OriginRule(allow=()).permits("https://app.com", "app.com")
+    assert not OriginRule(allow=()).permits("https://app.com", "app.com", secure=False)
 
 
 def test_a_star_lets_every_well_formed_origin_pass() -> None:
     anything = OriginRule(allow=(OriginPattern.parse("*"),))
-    assert anything.permits("http://anywhere.test:81", "app.com")
+    assert anything.permits("http://anywhere.test:81", "app.com", secure=False)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_star_lets_every_well_formed_origin_pass() -> None:
     ],
 )
 def test_without_a_list_the_same_host_passes(origin: str, host: str) -> None:
-    assert SAME_HOST.permits(origin, host)
+    assert SAME_HOST.permits(origin, host, secure=False)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_without_a_list_the_same_host_passes(origin: str, host: str) -> None:
     ],
 )
 def test_without_a_list_another_host_is_refused(origin: str, host: str) -> None:
-    assert not SAME_HOST.permits(origin, host)
+    assert not SAME_HOST.permits(origin, host, secure=False)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_text_added_to_an_allowed_origin_never_passes(before: str, middle: str, 
     looks_alike = f"{before}https://{middle}app.com{after}"
     same = Origin.parse(looks_alike) == Origin("https", "app.com", 443)
     assert same == (looks_alike in {"https://app.com", "https://app.com:443"})
-    assert APP.permits(looks_alike, "app.com") == same
+    assert APP.permits(looks_alike, "app.com", secure=False) == same
 
 
 @given(st.one_of(st.text(), st.text().map("https://".__add__)))
@@ -327,3 +327,11 @@ def test_any_pattern_parses_or_is_refused_with_a_remedy(source: str) -> None:
     except ValueError as error:
         mistake = str(error)
     assert "; " in mistake if mistake else source == "*" or "://" in source
+
+
+def test_a_page_that_came_in_clear_is_not_the_same_host_over_tls() -> None:
+    rule = OriginRule()
+    assert rule.permits("https://app.com", "app.com", secure=True)
+    assert not rule.permits("http://app.com", "app.com", secure=True)
+    assert rule.permits("http://app.com", "app.com", secure=False)
+    assert rule.permits("https://app.com", "app.com", secure=False)

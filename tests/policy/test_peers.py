@@ -183,6 +183,13 @@ FIELDS = st.lists(
 )
 
 
+def test_no_more_than_32_hops_are_looked_at() -> None:
+    hops = ",".join([CLIENT, *["10.0.0.9"] * 31])
+    assert client(("X-Forwarded-For", hops)) == CLIENT
+    assert client(("X-Forwarded-For", hops + ",10.0.0.9")) == "10.0.0.9"
+    assert client(("X-Forwarded-For", ",".join(["10.0.0.9"] * 20_000))) == "10.0.0.9"
+
+
 @given(FIELDS)
 def test_whatever_the_headers_say_the_client_is_an_address(fields: list[tuple[str, str]]) -> None:
     peer = resolve_peer(PROXY, False, fields, TRUSTED)

@@ -15,6 +15,7 @@ from sidecar.errors import KeyMaterialError
 from sidecar.policy.compiled import Address
 from sidecar.proxy import app
 from sidecar.proxy.app import Sidecar
+from sidecar.proxy.sockets import files_for
 from tests.support.audits import audit_to, events
 from tests.support.clients import Raw, head, raw
 from tests.support.sidecars import ENVIRON, Running, policy_of, sidecar
@@ -94,7 +95,13 @@ async def test_fewer_files_mean_fewer_connections(
                     await second.send(head("/ws", "Authorization: Bearer " + token()))
                     assert (await second.refusal())["reason"] == "overloaded"
                 up.connections[0][1].transport.abort()
-        assert {"event": "file_limit_too_low", "connections": 1, "log_level": "warning"} in logs
+        (warning,) = [line for line in logs if line["event"] == "file_limit_too_low"]
+    assert warning == {
+        "event": "file_limit_too_low",
+        "log_level": "warning",
+        "problem": "server.max_connections is lowered from 10000 to 1",
+        "remedy": f"raise the limit of open files (ulimit -n) to {files_for(10000)}",
+    }
 
 
 async def test_no_files_at_all_still_leave_one_place(
@@ -180,6 +187,31 @@ async def test_a_drain_waits_no_longer_than_the_grace(tmp_path: Path) -> None:
             await s.until_idle()
             assert logs[0] == {"event": "drained", "cut_off": 1, "log_level": "info"}
             assert await client.rest() == b"\x88\x0a\x0f\xa0draining"
+
+
+async def test_a_drain_that_nobody_waits_for_ends_too_and_says_so_once(tmp_path: Path) -> None:
+    async with recording() as up, sidecar(policy_of(up.url), tmp_path) as s:
+        with capture_logs() as logs:
+            async with attached(s):
+                s.sidecar.drain()
+            up.connections[0][1].transport.abort()
+            await s.until_idle()
+            async with asyncio.timeout(5):
+                await s.sidecar.drained()
+                await s.sidecar.drained()
+        told = [line["event"] for line in logs if line["event"].startswith("drain")]
+        assert told == ["draining", "drained"]
+
+
+async def test_the_end_does_not_wait_for_a_drain(tmp_path: Path) -> None:
+    async with recording() as up, contextlib.AsyncExitStack() as clients:
+        policy = policy_of(up.url, server={"drain": {"grace": "1h"}})
+        with capture_logs() as logs:
+            async with sidecar(policy, tmp_path) as s:
+                await clients.enter_async_context(attached(s))
+                s.sidecar.drain()
+    assert "drained" not in [line["event"] for line in logs]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_drain_ends_with_the_last_connection(tmp_path: Path) -> None:

@@ -70,20 +70,18 @@ def test_files_that_have_not_changed_are_left_alone(tmp_path: Path) -> None:
     assert logs == []
 
 
-def test_a_new_certificate_is_shown_by_the_same_context(tmp_path: Path) -> None:
+def test_a_new_certificate_is_shown_from_then_on(tmp_path: Path) -> None:
     old, new = authority(tmp_path, "old"), authority(tmp_path, "new")
     files = old.issue("127.0.0.1")
     found = Certificates(policy(tmp_path, files))
-    context = found.server
-    assert context is not None
-    assert shown_by(context, old)
+    assert found.server is not None
+    assert shown_by(found.server, old)
     put(new.issue("127.0.0.1"), files)
     with capture_logs() as logs:
         found.refresh()
     assert [line["event"] for line in logs] == ["certificate_reloaded"]
-    assert found.server is context
-    assert shown_by(context, new)
-    assert not shown_by(context, old)
+    assert shown_by(found.server, new)
+    assert not shown_by(found.server, old)
 
 
 def test_a_new_client_authority_is_the_only_one_asked(tmp_path: Path) -> None:
@@ -101,6 +99,14 @@ def test_a_new_client_authority_is_the_only_one_asked(tmp_path: Path) -> None:
     assert shown_by(found.server, ours, unknown)
     assert not shown_by(found.server, ours, known)
     assert not shown_by(found.server, ours)
+
+
+def test_a_client_certificate_is_asked_for_in_every_handshake(tmp_path: Path) -> None:
+    ours = authority(tmp_path)
+    found = Certificates(policy(tmp_path, ours.issue("127.0.0.1"), ours.ca))
+    assert found.server is not None
+    assert found.server.num_tickets == 0
+    assert found.server.options & ssl.OP_NO_TICKET
 
 
 def test_the_swap_of_a_mounted_secret_is_seen(tmp_path: Path) -> None:

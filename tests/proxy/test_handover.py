@@ -20,6 +20,7 @@ from sidecar.proxy.handover import (
     check_aiohttp,
     peer_of,
     take_transport,
+    version_of,
 )
 from tests.support.clients import Raw, head, raw
 from tests.support.sidecars import policy_of, sidecar
@@ -83,6 +84,18 @@ async def fronting(
 
 async def hello(_: web.BaseRequest) -> web.StreamResponse:
     return web.Response(text="hello")
+
+
+@pytest.mark.parametrize("named", ["0.9", "1.0", "1.1", "2.0"])
+async def test_every_answer_is_http_1_1_and_the_named_version_is_known(named: str) -> None:
+    async def which(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text="{}.{}".format(*version_of(request)))
+
+    async with fronting(which) as (_, port), raw(port) as client:
+        await client.send(f"GET / HTTP/{named}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = await client.rest()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(f"\r\n{named}".encode())
 
 
 @pytest.mark.parametrize(
@@ -304,7 +317,7 @@ async def test_a_head_that_grows_without_end_is_refused() -> None:
             for number in range(front.max_head // 900 + 1):
                 await client.send(f"X-{number}: ".encode() + b"x" * 900 + b"\r\n")
                 await asyncio.sleep(0.001)
-        assert (await client.rest()).startswith(b"HTTP/1.0 400 ")
+        assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
 
 
 async def test_a_socket_that_says_nothing_is_cut_in_time() -> None:

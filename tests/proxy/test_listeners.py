@@ -80,7 +80,7 @@ async def listening(
         max_waiting=10,
     )
     one.listeners = Listeners(
-        front, tls=tls, head_timeout=head_timeout, trusted=trusted, on_reject=one.reject
+        front, tls=lambda: tls, head_timeout=head_timeout, trusted=trusted, on_reject=one.reject
     )
     try:
         await one.listeners.open(addresses or (ANY,))

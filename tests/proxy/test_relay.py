@@ -1,12 +1,14 @@
 """What real sockets do not show reliably: pipes and a link between transports that do nothing."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from sidecar.model import Permit, Reason
-from sidecar.proxy.relay import Link, Pipe, Tail
+from sidecar.proxy.relay import Link, Pipe
+from sidecar.proxy.tail import Tail
 from sidecar.wire.scanner import ON_EXCEED_DELAY, Bucket, FrameScanner
 from tests.support.frames import PING, TEXT, close, frame
 
@@ -77,7 +79,9 @@ class Wire(asyncio.Transport):
 class Bench:
     """A link of two such transports."""
 
-    def __init__(self, messages: Bucket | None = None) -> None:
+    def __init__(
+        self, messages: Bucket | None = None, codes: Mapping[str, int] | None = None
+    ) -> None:
         now = asyncio.get_running_loop().time
         self.wires = (Wire(), Wire())
         scanner = FrameScanner(masked=True, messages=messages)
@@ -85,7 +89,7 @@ class Bench:
         self.upstream = Pipe("upstream", self.wires[1], FrameScanner(masked=False), now)
         permit = Permit("main", "main", b"", "", (), None, None)
         self.ended: list[Link] = []
-        self.link = Link("id", permit, self.client, self.upstream, self.ended.append)
+        self.link = Link("id", permit, self.client, self.upstream, codes or {}, self.ended.append)
 
 
 @pytest.fixture
@@ -148,6 +152,30 @@ async def test_two_causes_hold_a_pipe_until_both_are_gone() -> None:
         while not client.is_reading():
             await asyncio.sleep(0.005)
     assert upstream.written == HELLO * 2
+
+
+async def test_a_policys_code_is_told_for_a_violation_and_for_a_lost_upstream() -> None:
+    codes = {"protocol_error": 4100, "upstream_lost": 4200}
+    violated, lost = Bench(codes=codes), Bench(codes=codes)
+    violated.client.data_received(frame(PING, b"not masked", masked=False))
+    assert violated.wires[0].written == close(4100, "protocol_error", masked=False)
+    lost.upstream.connection_lost(None)
+    assert lost.wires[0].written == close(4200, "upstream_lost", masked=False)
+
+
+async def test_a_side_that_left_while_it_was_not_read_is_noticed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: list[object] = []
+    monkeypatch.setattr("sidecar.proxy.relay.has_hung_up", lambda wire: wire in gone)
+    client, _ = bench.wires
+    bench.link.look_after()
+    gone.append(client)
+    bench.link.look_after()
+    assert not client.aborted  # it is read, so that the end will show by itself
+    bench.client.hold(1)
+    bench.link.look_after()
+    assert client.aborted
 
 
 async def test_a_cause_that_is_not_there_is_not_released(bench: Bench) -> None:

@@ -1,10 +1,11 @@
 import asyncio
 import resource
 import socket
+import struct
 
 import pytest
 
-from sidecar.proxy.sockets import half_close, keep_alive, raise_file_limit
+from sidecar.proxy.sockets import half_close, has_hung_up, keep_alive, raise_file_limit
 
 INFINITY = resource.RLIM_INFINITY
 
@@ -44,6 +45,31 @@ def test_other_sockets_are_left_alone() -> None:
         assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
+def test_a_reset_shows_without_reading() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+        with ours:
+            assert not has_hung_up(OfSocket(ours))
+            peer.sendall(b"unread")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            assert has_hung_up(OfSocket(ours))
+        assert not has_hung_up(OfSocket(ours))
+    assert not has_hung_up(OfSocket(None))
+
+
+def test_the_end_of_file_is_no_reset() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as peer,
+    ):
+        ours, _ = server.accept()
+        peer.shutdown(socket.SHUT_WR)
+        with ours:
+            assert not has_hung_up(OfSocket(ours))
+
+
 def test_a_socket_that_is_closed_already_is_no_error() -> None:
     sock = socket.socket()
     sock.close()
@@ -64,9 +90,9 @@ def test_a_peer_that_has_just_vanished_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("soft", "hard", "raised", "allowed"),
     [
-        (1024, 4096, 2128, 1000),
-        (1024, INFINITY, 2128, 1000),
-        (1024, 1128, 1128, 500),
+        (1024, 4096, 3256, 1000),
+        (1024, INFINITY, 3256, 1000),
+        (1024, 1756, 1756, 500),
         (4096, 4096, None, 1000),
         (INFINITY, INFINITY, None, 1000),
     ],

@@ -36,6 +36,7 @@ async def refused(
 def assert_well_formed(problem: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What every refusal has in common; the one line about it in the log."""
     assert set(problem) == PROBLEM | {"head", "fields"}
+    assert problem["head"].startswith("HTTP/1.1 ")
     found = problem["fields"]
     assert found["content-type"] == "application/problem+json"
     assert found["cache-control"] == "no-store"

@@ -328,13 +328,18 @@ def test_the_accept_key_is_the_rfcs() -> None:
     assert accept_key(KEY) == ACCEPT
 
 
+@pytest.mark.parametrize("request_id", [None, "0123456789abcdef"])
 @pytest.mark.parametrize("subprotocol", [None, "v2"])
-def test_the_answer_to_a_client_is_one_that_the_check_accepts(subprotocol: str | None) -> None:
-    start, *lines = switching_protocols(KEY, subprotocol).split(b"\r\n")
+def test_the_answer_to_a_client_is_one_that_the_check_accepts(
+    subprotocol: str | None, request_id: str | None
+) -> None:
+    start, *lines = switching_protocols(KEY, subprotocol, request_id=request_id).split(b"\r\n")
     assert start == b"HTTP/1.1 101 Switching Protocols"
     assert lines[-2:] == [b"", b""]
     fields = [(name, value) for name, _, value in (line.partition(b": ") for line in lines[:-2])]
     assert answer(fields, offered=("v2",)) == subprotocol
+    named = [value.decode() for name, value in fields if name == b"X-Request-Id"]
+    assert named == ([request_id] if request_id else [])
 
 
 def test_a_right_answer_chooses_no_subprotocol() -> None:

@@ -1,0 +1,73 @@
+"""The program told from outside to do something while it stays: SIGHUP, and a drain by itself."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.support.clients import head, raw
+from tests.support.programs import Program, serving
+from tests.support.sidecars import policy_of
+from tests.support.tokens import token
+from tests.support.upstreams import websocket_server
+
+# The process chooses its own loop; the test's makes no difference.
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio"])
+
+BEARER = {"Authorization": "Bearer " + token()}
+
+
+async def ended_at_once(program: Program) -> None:
+    """SIGTERM must end it with 0, long before any grace is over."""
+    program.process.process.send_signal(signal.SIGTERM)
+    assert await program.process.ended(timeout=10) == 0
+    assert len(program.logged("draining")) == 1
+    assert len(program.logged("drained")) == 1
+
+
+async def test_a_hangup_is_answered_with_a_warning_and_nothing_ends(tmp_path: Path) -> None:
+    async with (
+        websocket_server() as url,
+        serving(policy_of(url), tmp_path) as program,
+        connect(program.url, additional_headers=BEARER) as client,
+    ):
+        for _ in range(2):
+            program.process.process.send_signal(signal.SIGHUP)
+            warning = await program.until_logged("policy_not_reloaded")
+            assert warning["level"] == "warning"
+            assert "restart" in warning["remedy"]
+        await client.send("hello")
+        assert await client.recv() == "hello"
+        assert (await program.ask("/readyz"))[0] == 200
+        await client.close()
+        await ended_at_once(program)
+
+
+async def test_a_drain_by_the_endpoint_says_when_the_last_connection_has_ended(
+    tmp_path: Path,
+) -> None:
+    async with websocket_server() as url:
+        policy = policy_of(url, server={"drain": {"grace": "1h"}})
+        async with serving(policy, tmp_path) as program:
+            async with connect(program.url, additional_headers=BEARER) as client:
+                assert (await program.ask("/drain", "POST"))[0] == 202
+                await client.wait_closed()
+            drained = await program.until_logged("drained")
+            assert drained["cut_off"] == 0
+            assert (await program.ask("/livez"))[0] == 200
+            await ended_at_once(program)
+
+
+async def test_a_drain_by_the_endpoint_cuts_stragglers_off_at_the_grace(tmp_path: Path) -> None:
+    async with websocket_server() as url:
+        policy = policy_of(url, server={"drain": {"grace": "300ms"}})
+        async with serving(policy, tmp_path) as program, raw(program.port) as straggler:
+            await straggler.send(head("/ws", f"Authorization: {BEARER['Authorization']}"))
+            await straggler.response()
+            assert (await program.ask("/drain", "POST"))[0] == 202
+            async with asyncio.timeout(4):  # before the close timeout of the connection itself
+                assert (await program.until_logged("drained"))["cut_off"] == 1
+            assert await straggler.rest() == b"\x88\x0a\x03\xf4draining"
+            await ended_at_once(program)
