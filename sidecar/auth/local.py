@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
-from sidecar.config.files import Signature, signature
+from sidecar.config.files import Signature, read_bounded, signature
 from sidecar.config.secrets import read_secret
 from sidecar.errors import KeyMaterialError
 from sidecar.policy.keys import (
@@ -95,7 +94,8 @@ class LocalKeys:
             case PublicKey(pem):
                 yield public_key(read_secret(pem, self._environ), provider.algorithms)
             case JwksFile(path):
-                yield from jwk_set(_read_document(path), provider.algorithms, strict=True)
+                document = read_bounded(path, MAX_SET_BYTES)
+                yield from jwk_set(document, provider.algorithms, strict=True)
 
 
 def _paths(provider: Provider) -> Iterator[str]:
@@ -108,18 +108,3 @@ def _paths(provider: Provider) -> Iterator[str]:
         case JwksFile(path):
             yield path
     yield from (ref.ref for ref in refs if ref is not None and ref.kind == "file")
-
-
-def _read_document(path: str) -> bytes:
-    try:
-        with Path(path).open("rb") as file:
-            document = file.read(MAX_SET_BYTES + 1)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "not a valid path"
-        raise KeyMaterialError(
-            f"the file {path} cannot be read ({why})",
-            "create it, or let the user that runs the sidecar read it",
-        ) from None
-    if len(document) > MAX_SET_BYTES:
-        raise KeyMaterialError(f"the file {path} is over 512 KiB", "name a JWK set")
-    return document

@@ -1,8 +1,11 @@
-"""Telling that a file has changed."""
+"""Reading small files, and telling that one has changed."""
 
 import os
+from pathlib import Path
 
-__all__ = ["Signature", "signature"]
+from sidecar.errors import KeyMaterialError
+
+__all__ = ["Signature", "read_bounded", "signature"]
 
 Signature = tuple[str, int, int, int]
 
@@ -19,3 +22,24 @@ def signature(path: str) -> Signature | None:
     except (OSError, ValueError):
         return None
     return resolved, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def read_bounded(path: str, limit: int) -> bytes:
+    """The bytes of a file with keys or a secret, of at most `limit` bytes.
+
+    Raises KeyMaterialError where it cannot be read or is larger; the text names the file.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not a valid path"
+        raise KeyMaterialError(
+            f"the file {path} cannot be read ({why})",
+            "create it, or let the user that runs the sidecar read it",
+        ) from None
+    if len(data) > limit:
+        raise KeyMaterialError(
+            f"the file {path} is over {limit // 1024} KiB", "name the file that is meant"
+        )
+    return data

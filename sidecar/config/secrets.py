@@ -2,10 +2,9 @@
 
 import contextlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
-from sidecar.config.files import Signature, signature
+from sidecar.config.files import Signature, read_bounded, signature
 from sidecar.errors import KeyMaterialError
 from sidecar.policy.providers import SecretRef
 
@@ -27,7 +26,7 @@ def read_secret(ref: SecretRef, environ: Mapping[str, str]) -> bytes:
         if value is None:
             raise KeyMaterialError(f"the environment variable {ref.ref} is not set", "set it")
         return _without_newline(value.encode("utf-8", "surrogateescape"))
-    return _without_newline(_read_file(ref.ref))
+    return _without_newline(read_bounded(ref.ref, MAX_SECRET_BYTES))
 
 
 class LiveSecret:
@@ -53,21 +52,6 @@ class LiveSecret:
 
     def _signature(self) -> Signature | None:
         return signature(self._ref.ref) if self._ref.kind == "file" else None
-
-
-def _read_file(path: str) -> bytes:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_SECRET_BYTES + 1)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "not a valid path"
-        raise KeyMaterialError(
-            f"the file {path} cannot be read ({why})",
-            "create it, or let the user that runs the sidecar read it",
-        ) from None
-    if len(data) > MAX_SECRET_BYTES:
-        raise KeyMaterialError(f"the file {path} is over 64 KiB", "name the file with the secret")
-    return data
 
 
 def _without_newline(data: bytes) -> bytes:
