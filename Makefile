@@ -22,7 +22,7 @@ COVERED_IN_FULL := sidecar/wire/*,sidecar/policy/*,sidecar/auth/*
 COMPILE := $(VENV)/bin/uv --quiet --no-config pip compile --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 
-.PHONY: help demo test lint format lock image clean
+.PHONY: help demo test bench lint format lock image clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ test: $(INSTALLED) ## Run all tests with coverage (95 % of all, every branch of 
 	@$(RUN) pytest -q -n auto -rs --cov --cov-report= $(ARGS)
 	@$(RUN) coverage report --fail-under=95
 	@$(RUN) coverage report --include='$(COVERED_IN_FULL)' --fail-under=100
+
+bench: $(INSTALLED) ## Measure the sidecar beside nginx, HAProxy, Envoy and a bare relay (ARGS=--quick to try)
+	@$(RUN) benchmarks.run $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and the Dockerfile
 	@$(RUN) ruff check

@@ -1,0 +1,1 @@
+"""The sidecar beside nginx, HAProxy, Envoy, aiohttp and a bare relay; see README.md here."""
