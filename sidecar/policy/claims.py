@@ -56,6 +56,9 @@ class Rule(Protocol):
     def holds(self, scope: Scope) -> bool:
         """Whether the rule is met. Whatever cannot be evaluated does not hold; never raises."""
 
+    def why_not(self, scope: Scope) -> str:
+        """Why it is not met, for the log, without any value of the scope."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimRule:
@@ -101,6 +104,11 @@ class ClaimRule:
             # ValueError: an integer of thousands of digits has no text in Python.
             return False
 
+    def why_not(self, scope: Scope) -> str:
+        """Whether the claim is missing or does not fit."""
+        missing = not _present(self.claim.find(scope.claims))
+        return "the claim is missing" if missing else "the claim does not fit"
+
     def _compares(self, value: Any, scope: Scope) -> bool:
         if self.equals is not None and not _same(value, _fill(self.equals[0], scope)):
             return False
@@ -131,6 +139,12 @@ class CelRule:
     def holds(self, scope: Scope) -> bool:
         """Whether the expression is exactly true; an error in it does not hold."""
         return self._expression.is_true(_names(scope))
+
+    def why_not(self, scope: Scope) -> str:
+        """Whether the expression is false or cannot be evaluated."""
+        if self._expression.evaluate(_names(scope)) is False:
+            return "it is false"
+        return "it gives no boolean: what it reads is missing, or of another type"
 
 
 def _names(scope: Scope) -> dict[str, Any]:

@@ -156,7 +156,8 @@ def _check_rules(route: Route, scope: Scope) -> Denial | tuple[str, ...]:
         if rule.holds(scope):
             continue
         if not rule.shadow:
-            return Denial(Reason.CLAIMS_DENIED, f"rule {rule.label} does not hold", rule.reason)
+            detail = f"rule {rule.label} does not hold: {rule.why_not(scope)}"
+            return Denial(Reason.CLAIMS_DENIED, detail, rule.reason)
         shadowed.append(rule.label)
     return tuple(shadowed)
 

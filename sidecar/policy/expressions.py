@@ -81,21 +81,25 @@ class Expression:
         )
 
     def is_true(self, names: Mapping[str, Any]) -> bool:
-        """Whether the value is exactly true. Never raises.
+        """Whether the value is exactly true. Never raises; what cannot be evaluated is not true."""
+        return self.evaluate(names) is True
 
-        Errors, values that CEL cannot hold (an integer beyond 64 bits, a lone surrogate) and
-        evaluations that could take too long do not hold.
+    def evaluate(self, names: Mapping[str, Any]) -> Any:
+        """The value; None where there is none. Never raises.
+
+        There is none for errors, for values that CEL cannot hold (an integer beyond 64 bits, a
+        lone surrogate) and for evaluations that could take too long.
         """
         try:
             if _weigh(names) ** (self._nesting + 1) > _MAX_STEPS:
-                return False
-            return self._program.execute(dict(names)) is True
+                return None
+            return self._program.execute(dict(names))
         except Exception:
-            return False
+            return None
         except BaseException as error:
             # A panic of the Rust code is no Exception; its class cannot be imported.
             if type(error).__name__ == "PanicException":
-                return False
+                return None
             raise
 
 

@@ -285,3 +285,24 @@ def test_a_cel_rule_is_enforced_and_nameless_unless_told() -> None:
 def test_a_cel_rule_with_a_typo_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown variable claim;"):
         CelRule("claim.a", label="a")
+
+
+@pytest.mark.parametrize(
+    ("claims", "why"), [({}, "the claim is missing"), ({"a": 2}, "the claim does not fit")]
+)
+def test_a_claim_that_is_missing_is_told_from_one_that_does_not_fit(
+    claims: dict[str, Any], why: str
+) -> None:
+    rule = ClaimRule("a", ClaimPath.parse("a"), equals=(1,))
+    assert rule.why_not(Scope("", claims, {}, {}, {})) == why
+
+
+@pytest.mark.parametrize(
+    ("claims", "why"), [({}, "it gives no boolean"), ({"a": 2}, "it is false"), ({"a": "2"}, "it")]
+)
+def test_an_expression_without_a_value_is_told_from_a_false_one(
+    claims: dict[str, Any], why: str
+) -> None:
+    rule = CelRule("claims.a > 2", label="a")
+    assert not rule.holds(Scope("", claims, {}, {}, {}))
+    assert rule.why_not(Scope("", claims, {}, {}, {})).startswith(why)

@@ -308,9 +308,8 @@ def test_rules_that_hold_let_the_client_in() -> None:
 def test_the_first_failing_rule_gives_the_reason() -> None:
     rules = with_rules(member(), admin(reason="not_an_admin"), admin(reason="later"))
     outcome = refused(decide(None, rules))
-    assert outcome == Refusal(
-        Denial(Reason.CLAIMS_DENIED, "rule admin does not hold", "not_an_admin"), rules
-    )
+    detail = "rule admin does not hold: the claim does not fit"
+    assert outcome == Refusal(Denial(Reason.CLAIMS_DENIED, detail, "not_an_admin"), rules)
 
 
 def test_a_rule_without_a_reason_is_claims_denied() -> None:
