@@ -6,15 +6,21 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
+# The compiler of the scanner; only what it makes leaves this stage. No pins: Debian keeps one
+# version of a package, and an older one could not be installed.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 # Dependencies first: this layer changes only with the lock files. No pip in the venv itself:
 # nothing that runs later can install anything.
 COPY requirements.lock requirements-build.lock ./
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: -r requirements.lock \
     && pip install --require-hashes --only-binary :all: -r requirements-build.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY sidecar sidecar
-RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
+RUN WS_SIDECAR_COMPILE=require pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
     && pip --python /opt/venv/bin/python install --no-deps --no-index /dist/*.whl
 
 FROM python:3.13-slim

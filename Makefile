@@ -18,6 +18,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip -qq --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+SCANNER := build/compiled/.made
 COVERED_IN_FULL := sidecar/wire/*,sidecar/policy/*,sidecar/auth/*
 COMPILE := $(VENV)/bin/uv --quiet --no-config pip compile --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
@@ -30,7 +31,7 @@ help: ## Show the targets
 demo: $(INSTALLED) ## See it work: an open server, the sidecar before it, clients (ARGS=--once ends by itself)
 	@$(VENV)/bin/python examples/demo.py $(ARGS)
 
-test: $(INSTALLED) ## Run all tests with coverage (95 % of all, every branch of wire, policy and auth)
+test: $(INSTALLED) $(SCANNER) ## Run all tests with coverage (95 % of all, every branch of wire, policy and auth)
 	@$(RUN) coverage erase
 	@$(RUN) pytest -q -n auto -rs --cov --cov-report= $(ARGS)
 	@$(RUN) coverage report --fail-under=95
@@ -78,5 +79,13 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 			exit 1; }; \
 	fi
 	@$(PIP) install --require-hashes -r requirements-dev.lock
-	@$(PIP) install --no-deps --no-build-isolation -e .
+	@WS_SIDECAR_COMPILE=off $(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
+
+# The package with its compiled modules, for the tests to run beside the sources. In .venv the
+# sources themselves run: nothing that was compiled can hide what was changed since.
+$(SCANNER): $(INSTALLED) setup.py $(shell find sidecar -name '*.py' -o -name '*.pxd')
+	@rm -rf build/compiled build/lib* build/temp.* build/bdist.*
+	@$(PIP) install --no-deps --no-build-isolation --target build/compiled .
+	@if ls build/compiled/sidecar/wire/scanner.*.so >/dev/null 2>&1; then touch $@; \
+	else echo 'warning: no C compiler or no Python headers: the compiled scanner is not tested' >&2; fi

@@ -1,6 +1,7 @@
 """What is shipped: the wheel, the lock files, the container image."""
 
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-build.lock")
-WHEEL_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "sidecar")
+WHEEL_SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "sidecar")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
             shutil.copy(ROOT / name, source)
     command = "-m pip --quiet wheel --no-index --no-deps --no-build-isolation --wheel-dir dist ."
     done = subprocess.run(
-        [sys.executable, *command.split()], cwd=source, capture_output=True, text=True
+        [sys.executable, *command.split()],
+        cwd=source,
+        env={**os.environ, "WS_SIDECAR_COMPILE": "off"},  # test_build.py compiles
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     (built,) = (source / "dist").glob("*.whl")
@@ -128,8 +133,18 @@ def test_the_image_installs_locked_dependencies_only() -> None:
     installs = [
         step for run in instructions("RUN") for step in run.split("&&") if " install " in step
     ]
+    (from_debian,) = (step.split() for step in installs if "apt-get" in step)
+    assert from_debian[-2:] == ["gcc", "libc6-dev"]
     for step in installs:
+        if "apt-get" in step:
+            continue
         assert "--require-hashes" in step or "--no-deps" in step
+
+
+def test_the_image_has_the_compiled_scanner_and_no_compiler() -> None:
+    builder, final = DOCKERFILE.rsplit("FROM ", 1)
+    assert "WS_SIDECAR_COMPILE=require pip wheel" in builder
+    assert not re.search(r"gcc|apt-get|cython", final, flags=re.IGNORECASE)
 
 
 def test_the_image_runs_as_a_numeric_user() -> None:

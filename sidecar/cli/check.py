@@ -7,6 +7,7 @@ import sys
 from sidecar.cli.arguments import add_policy, policy_paths
 from sidecar.config.source import Loaded, load_policy
 from sidecar.errors import ConfigError, Problem
+from sidecar.wire import implementation
 
 __all__ = ["add_parser", "run"]
 
@@ -50,7 +51,7 @@ def _summary(loaded: Loaded) -> str:
         _count(len(policy.upstreams), "upstream"),
         _count(len(loaded.warnings), "warning"),
     )
-    return f"OK: {', '.join(parts)}"
+    return f"OK: {', '.join(parts)}; scanner: {implementation()}"
 
 
 def _count(number: int, noun: str) -> str:

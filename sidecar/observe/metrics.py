@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from sidecar.observe.labels import Labels
 from sidecar.policy.compiled import Policy
+from sidecar.wire import implementation
 
 __all__ = ["Metrics", "Traffic", "TrafficSource"]
 
@@ -56,7 +57,7 @@ class Metrics:
         self._create_connection_metrics()
         self._create_key_metrics()
         build = Info("ws_sidecar_build", "The running program", registry=self._registry)
-        build.info({"version": version})
+        build.info({"version": version, "scanner": implementation()})
         self._gauge("max_connections", "Connections the policy allows").set(
             policy.server.max_connections
         )

@@ -27,6 +27,7 @@ from sidecar.proxy.health import HealthChecks
 from sidecar.proxy.listeners import Listeners
 from sidecar.proxy.record import Attempt, Recorder
 from sidecar.proxy.sockets import files_for, raise_file_limit
+from sidecar.wire import implementation
 
 __all__ = ["Sidecar"]
 
@@ -114,6 +115,7 @@ class Sidecar:
         _log.info(
             "started",
             version=__version__,
+            scanner=implementation(),
             listen=[str(address) for address in self.public],
             admin=str(self.admin) if self.admin else None,
         )

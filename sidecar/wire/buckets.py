@@ -34,7 +34,7 @@ class Bucket:
             raise ValueError("amount, seconds and burst of a rate are above 0")
         self.on_exceed = on_exceed
         self._rate = amount / seconds
-        self._burst = burst
+        self._burst = float(burst)
         self._slack = self._rate * _ROUNDING
         self._level = 0.0
         self._at = 0.0

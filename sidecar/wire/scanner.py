@@ -4,7 +4,7 @@ Bytes come in, the bytes that may go on come out, with a verdict and counters; a
 kept or looked at, but for that of a close frame. Nothing of a frame is forwarded before its header
 was checked (RFC 6455 section 5.2), so a bad frame's first byte never reaches the other side.
 
-Numbers are plain and sums fit into 64 bits with a sign, so that the file can be compiled as it is.
+Numbers are plain and sums fit into 64 bits with a sign: scanner.pxd has their types in C.
 """
 
 from sidecar.wire.buckets import ON_EXCEED_CLOSE, ON_EXCEED_DELAY, ON_EXCEED_DROP, Bucket
@@ -32,10 +32,13 @@ PROTOCOL_ERROR = 3
 TOO_BIG = 4
 RATE = 5
 
-# What becomes of one frame, beside the verdicts: it is left out, the connection goes on.
+# What becomes of one frame, beside the verdicts: it passes (under a name that needs no look-up once
+# compiled), or it is left out and the connection goes on.
+_PASS = PASS
 _DROP = 6
 
-# The first byte of a frame (section 5.2).
+# The longest payload, and the first byte of a frame (section 5.2).
+_MAX_LENGTH = 2**63 - 1
 _FIN = 0x80
 _RSV = 0x70
 _OPCODE = 0x0F
@@ -46,8 +49,6 @@ _FIN_CLOSE = 0x88
 
 # Bytes below which a fragment costs a message: else a million of one byte would be one message.
 _TINY = 1024
-
-_MAX_LENGTH = 2**63 - 1
 
 
 class FrameScanner:
@@ -144,7 +145,7 @@ class FrameScanner:
         payload: Bucket | None = None,
         controls: Bucket | None = None,
     ) -> None:
-        self.verdict = PASS
+        self.verdict = _PASS
         self.detail = ""
         self.wait = 0.0
         self.remaining = 0
@@ -156,8 +157,8 @@ class FrameScanner:
         self.dropped = 0
         self._mask_bit = 0x80 if masked else 0
         self._head = 6 if masked else 2
-        self._max_message = max_message or _MAX_LENGTH
-        self._max_frame = max_frame or _MAX_LENGTH
+        self._max_message = min(max_message or _MAX_LENGTH, _MAX_LENGTH)
+        self._max_frame = min(max_frame or _MAX_LENGTH, _MAX_LENGTH)
         self._messages_bucket = messages
         self._payload_bucket = payload
         self._controls_bucket = controls
@@ -174,10 +175,10 @@ class FrameScanner:
         That is `data` itself when all of it may. A header that is not complete is kept until it
         is, and so is a close frame: at most 139 bytes, but for WAIT.
         """
-        if self.verdict != PASS or self._held:
-            if self.verdict not in (PASS, WAIT):
+        if self.verdict != _PASS or self._held:
+            if self.verdict not in (_PASS, WAIT):
                 return b""
-            self.verdict = PASS
+            self.verdict = _PASS
             self.detail = ""
             self.wait = 0.0
             data = self._held + data
@@ -235,10 +236,10 @@ class FrameScanner:
                 break
             if whole and not self._metered:
                 self.messages += 1
-                fate = PASS
+                fate = _PASS
             else:
                 fate = self._admit(first, length, now)
-            if fate == PASS:
+            if fate == _PASS:
                 self.frames += 1
                 if length > end - body:
                     self.remaining = length - (end - body)
@@ -259,7 +260,7 @@ class FrameScanner:
                 start = at
             else:
                 break
-        if at < end and (self.verdict == PASS or self.verdict == WAIT):
+        if at < end and (self.verdict == _PASS or self.verdict == WAIT):
             self._held = data[at:]
         if kept is not None:
             kept.append(data[start:at])
@@ -274,13 +275,13 @@ class FrameScanner:
             bucket = self._controls_bucket
             if bucket is not None and bucket.take(1.0, now) > 0.0:
                 return self._fail(RATE, "control frames")
-            return PASS
+            return _PASS
         fate = _DROP if self._dropping else self._charge(first, length, now)
-        if fate != PASS and fate != _DROP:
+        if fate != _PASS and fate != _DROP:
             return fate
         self._dropping = fate == _DROP and first & _FIN == 0
         if first & _OPCODE:
-            if fate == PASS:
+            if fate == _PASS:
                 self.messages += 1
             else:
                 self.dropped += 1
@@ -309,7 +310,7 @@ class FrameScanner:
                 if messages is not None:
                     messages.give_back(1.0)
                 return self._exceed(payload.on_exceed, wait, opening, "bytes")
-        return PASS
+        return _PASS
 
     def _exceed(self, on_exceed: int, wait: float, opening: bool, what: str) -> int:
         if on_exceed == ON_EXCEED_DELAY:

@@ -137,7 +137,7 @@ async def test_metrics_are_exposed(connect: Connect) -> None:
     client = await connect()
     response = await client.get("/metrics")
     assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert 'ws_sidecar_build_info{version="1.2.3"} 1.0' in await response.text()
+    assert 'ws_sidecar_build_info{scanner="python",version="1.2.3"} 1.0' in await response.text()
 
 
 async def test_openmetrics_is_exposed_when_asked_for(connect: Connect) -> None:

@@ -29,7 +29,7 @@ def test_a_usable_policy_is_summed_up(capsys: pytest.CaptureFixture[str]) -> Non
     Path("p.yaml").write_text(POLICY)
     assert run("p.yaml") == 0
     output = capsys.readouterr()
-    assert output.out == "OK: 1 route, 1 provider, 1 upstream, 0 warnings\n"
+    assert output.out == "OK: 1 route, 1 provider, 1 upstream, 0 warnings; scanner: python\n"
     assert output.err == ""
 
 
@@ -45,7 +45,7 @@ def test_warnings_are_told_and_do_no_harm(capsys: pytest.CaptureFixture[str]) ->
     Path("p.yaml").write_text(POLICY + "routes: [{authenticate: {anonymous: true}}]")
     assert run("p.yaml") == 0
     output = capsys.readouterr()
-    assert output.out == "OK: 1 route, 1 provider, 1 upstream, 1 warning\n"
+    assert output.out == "OK: 1 route, 1 provider, 1 upstream, 1 warning; scanner: python\n"
     assert output.err == (
         "p.yaml:3:37: warning: routes[0].authenticate.anonymous: lets clients without a token "
         "through; leave it out where every client has one\n"

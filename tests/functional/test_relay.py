@@ -17,6 +17,8 @@ from tests.support.sidecars import Running, policy_of, sidecar
 from tests.support.tokens import token
 from tests.support.upstreams import echo, websocket_server
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 MIB = 2**20
 
 

@@ -17,6 +17,8 @@ from tests.support.clients import Raw, head, raw
 from tests.support.frames import BINARY, PING, TEXT, close, frame, mask
 from tests.support.pairs import Pair, pair
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 CODES = [(1000, "bye"), (1001, ""), (3000, "thirty hundred"), (4999, "é"), (None, "")]
 HELLO = frame(TEXT, b"hello")
 PART = frame(BINARY, b"x" * 1000)[:500]

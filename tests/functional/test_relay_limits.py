@@ -12,6 +12,8 @@ from tests.support.clients import Raw
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, mask
 from tests.support.pairs import Pair, pair
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 KIB = b"k" * 1024
 ONE = frame(TEXT, b"1")
 

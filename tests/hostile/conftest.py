@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
+from tests.support.implementations import implementation
+
+__all__ = ["implementation"]
+
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item

@@ -12,6 +12,8 @@ from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, TEXT, close,
 from tests.support.sidecars import policy_of, sidecar
 from tests.support.upstreams import fields, recording, switching
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 GOOD = frame(TEXT, b"good")
 MARK = b"\x11\x22\x33\x44"
 

@@ -126,7 +126,7 @@ def test_unknown_routes_share_one_sum_of_traffic(metrics: Metrics) -> None:
 
 
 def test_the_program_and_its_limit_are_shown(metrics: Metrics) -> None:
-    assert value(metrics, "build_info", version="1.2.3") == 1
+    assert value(metrics, "build_info", version="1.2.3", scanner="python") == 1
     assert value(metrics, "max_connections") == 7
 
 
@@ -188,5 +188,5 @@ def test_every_label_name_is_known(metrics: Metrics) -> None:
     }
     assert names == {
         "route", "reason", "direction", "code", "provider", "upstream", "by", "outcome", "rule",
-        "version", "le",
+        "version", "scanner", "le",
     }  # fmt: skip

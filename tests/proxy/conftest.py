@@ -7,6 +7,10 @@ from typing import Final
 import pytest
 import uvloop
 
+from tests.support.implementations import implementation
+
+__all__ = ["implementation"]
+
 ON_SOCKETS: Final = {
     "test_farewell.py",
     "test_handover.py",

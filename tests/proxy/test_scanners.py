@@ -5,6 +5,8 @@ from sidecar.proxy.scanners import client_scanner, upstream_scanner
 from sidecar.wire import scanner as scan
 from tests.support.frames import BINARY, PING, TEXT, frame
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 ONE = frame(TEXT, b"1")
 
 

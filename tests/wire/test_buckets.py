@@ -4,6 +4,8 @@ from hypothesis import strategies as st
 
 from sidecar.wire.buckets import ON_EXCEED_CLOSE, ON_EXCEED_DELAY, Bucket
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 # A monotonic clock after half a year and the wall clock: floats are coarser there.
 CLOCKS = [0.0, 15_000_000.3, 1_760_000_000.7]
 

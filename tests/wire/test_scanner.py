@@ -5,6 +5,8 @@ import pytest
 from sidecar.wire.frames import apply_mask, close_frame
 from sidecar.wire.scanner import CLOSED, PASS, PROTOCOL_ERROR, TOO_BIG, FrameScanner
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 MASK = b"\x01\x02\x03\x04"
 TEXT, BINARY, PING, PONG = 0x81, 0x82, 0x89, 0x8A
 TEXT_BEGUN, CONTINUED, ENDED = 0x01, 0x00, 0x80

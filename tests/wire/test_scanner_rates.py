@@ -16,6 +16,8 @@ from sidecar.wire.scanner import (
     FrameScanner,
 )
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 TEXT, PING, PONG = 0x81, 0x89, 0x8A
 TEXT_BEGUN, CONTINUED, ENDED = 0x01, 0x00, 0x80
 

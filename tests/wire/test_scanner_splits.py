@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -20,6 +21,8 @@ from sidecar.wire.scanner import (
     Bucket,
     FrameScanner,
 )
+
+pytestmark = pytest.mark.usefixtures("implementation")
 
 MASK = b"\xa5\x5a\x0f\xf0"
 SIZES = [*range(9), 100, 124, 125, 126, 127, 128, 1023, 1024, 65535, 65536]
