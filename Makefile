@@ -37,7 +37,7 @@ test: $(INSTALLED) $(SCANNER) ## Run all tests with coverage (95 % of all, every
 	@$(RUN) coverage report --fail-under=95
 	@$(RUN) coverage report --include='$(COVERED_IN_FULL)' --fail-under=100
 
-bench: $(INSTALLED) ## Measure the sidecar beside nginx, HAProxy, Envoy and a bare relay (ARGS=--quick to try)
+bench: $(INSTALLED) $(SCANNER) ## Measure the sidecar beside nginx, HAProxy, Envoy and a bare relay (ARGS=--quick to try)
 	@$(RUN) benchmarks.run $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and the Dockerfile

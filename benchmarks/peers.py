@@ -32,6 +32,8 @@ __all__ = [
 
 ORIGIN: Final = "https://app.example.com"
 _FOLDER: Final = Path(__file__).with_name("peers")
+_SIDECAR: Final = ("@PYTHON@", "-m", "sidecar", "serve", "--config", "@CONFIG@")
+_COMPILED: Final = Path(__file__).parent.parent / "build" / "compiled"
 _READY_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 5.0
 _ports: Final = iter(range(18_000, 32_000))  # below the range of outgoing connections
@@ -48,6 +50,7 @@ class Peer:
     `variants` are what it can check on a handshake: "plain" (no token) and algorithms. In `argv`
     and in its configuration file, `@NAME@` stands for a value of the site or of `values`.
     `shared_port` says that variants differ by path, not by port. `extra` peers run only by name.
+    `package` is put before everything else that Python imports from.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Peer:
     values: Mapping[str, str] = field(default_factory=dict)
     shared_port: bool = False
     extra: bool = False
+    package: Path | None = None
 
     @property
     def strictest(self) -> str:
@@ -67,6 +71,8 @@ class Peer:
     def program(self) -> str | None:
         """The path of its program; None where it is not installed."""
         name = self.argv[0]
+        if self.package is not None and not self.package.exists():
+            return None
         if name.startswith("@"):
             return name
         if found := shutil.which(name):
@@ -112,7 +118,16 @@ PEERS: Final = (
     Peer(
         "sidecar",
         "ws-auth-sidecar",
-        ("@PYTHON@", "-m", "sidecar", "serve", "--config", "@CONFIG@"),
+        _SIDECAR,
+        _WITH_TOKENS,
+        "sidecar.yaml",
+        shared_port=True,
+        package=_COMPILED,
+    ),
+    Peer(
+        "sidecar-python",
+        "ws-auth-sidecar, not compiled",
+        _SIDECAR,
         _WITH_TOKENS,
         "sidecar.yaml",
         shared_port=True,
@@ -198,6 +213,8 @@ class Running:
         self._log = self._folder / "output.log"
         argv = self._argv()
         environ = os.environ | {"BENCH_SECRET": site.credentials.secret}
+        if peer.package is not None:
+            environ |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(peer.package)}
         began = time.perf_counter()
         with self._log.open("wb") as log, pinned(site.proxy_cores):
             self._process = subprocess.Popen(  # noqa: S603
