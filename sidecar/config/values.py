@@ -219,36 +219,38 @@ def text(value: object) -> str:
     return value
 
 
+def _matching(pattern: re.Pattern[str], value: object, wrong: str, remedy: str) -> str:
+    name = text(value)
+    if not pattern.fullmatch(name):
+        raise BadValueError(f"{show(name)} {wrong}", remedy)
+    return name
+
+
 def header_name(value: object) -> str:
     """A field name (RFC 9110 section 5.1)."""
-    name = text(value)
-    if not _TOKEN.fullmatch(name):
-        raise BadValueError(
-            f"{show(name)} is not a header name", "use letters, digits and hyphens: X-User-Id"
-        )
-    return name
+    return _matching(
+        _TOKEN, value, "is not a header name", "use letters, digits and hyphens: X-User-Id"
+    )
 
 
 def identifier(value: object) -> str:
     """The name of a route, provider or upstream: it becomes a label of metrics."""
-    name = text(value)
-    if not _IDENTIFIER.fullmatch(name):
-        raise BadValueError(
-            f"{show(name)} is not a usable name",
-            "use at most 64 letters, digits, _ . and -, beginning with a letter or digit",
-        )
-    return name
+    return _matching(
+        _IDENTIFIER,
+        value,
+        "is not a usable name",
+        "use at most 64 letters, digits, _ . and -, beginning with a letter or digit",
+    )
 
 
 def own_reason(value: object) -> str:
     """A rule's own reason, which clients see."""
-    name = text(value)
-    if not _REASON.fullmatch(name):
-        raise BadValueError(
-            f"{show(name)} is not a usable reason",
-            "use at most 64 lower-case letters, digits and _: not_a_member",
-        )
-    return name
+    return _matching(
+        _REASON,
+        value,
+        "is not a usable reason",
+        "use at most 64 lower-case letters, digits and _: not_a_member",
+    )
 
 
 def close_code(value: object) -> int:

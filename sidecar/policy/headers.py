@@ -236,9 +236,11 @@ def build_head(
 def _allowed(
     headers: Sequence[tuple[str, str]], forward: frozenset[str], injected: frozenset[str]
 ) -> Iterator[tuple[str, str]]:
+    ours = injected | OWN_HEADERS
     for name, value in headers:
-        barred = fold_name(name) in injected | OWN_HEADERS or never_forwarded(name)
-        if name.lower() in forward and not barred and _VALUE.fullmatch(value):
+        if name.lower() not in forward or fold_name(name) in ours or never_forwarded(name):
+            continue
+        if _VALUE.fullmatch(value):
             yield name, value
 
 

@@ -92,7 +92,7 @@ class Admission:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Decide one request. The handler of the public listener."""
         attempt = Attempt()
-        attempt.address, _ = peer_of(request)
+        attempt.address, attempt.secure = peer_of(request)
         attempt.path = request.raw_path.partition("?")[0]
         if self.draining:
             return self._answer(attempt, _Refused(Denial(Reason.DRAINING)))
@@ -127,7 +127,7 @@ class Admission:
     async def _admit(self, request: web.BaseRequest, attempt: Attempt) -> web.StreamResponse:
         deadline = asyncio.get_running_loop().time() + self._policy.server.handshake_timeout
         handshake = _read(request)
-        admitted = self._preflight(request, handshake, attempt)
+        admitted = self._preflight(handshake, attempt)
         permit = await self._authorize(admitted, attempt)
         dialled = await self._dial(permit, deadline)
         try:
@@ -137,12 +137,9 @@ class Admission:
             raise
         return TakenOver()
 
-    def _preflight(
-        self, request: web.BaseRequest, handshake: Handshake, attempt: Attempt
-    ) -> Preflight:
-        address, secure = peer_of(request)
+    def _preflight(self, handshake: Handshake, attempt: Attempt) -> Preflight:
         trusted = self._policy.server.trusted_proxies
-        peer = resolve_peer(address, secure, handshake.headers, trusted)
+        peer = resolve_peer(attempt.address, attempt.secure, handshake.headers, trusted)
         attempt.address = peer.address
         attempt.handshake = handshake
         admitted = decide.preflight(self._policy, handshake, peer)

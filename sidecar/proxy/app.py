@@ -19,6 +19,7 @@ from sidecar.model import Denial, Reason
 from sidecar.observe.audit import AuditLog, hash_key
 from sidecar.observe.metrics import Metrics
 from sidecar.policy.compiled import Address, Admin, Policy
+from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.admission import Admission
 from sidecar.proxy.certificates import Certificates
 from sidecar.proxy.connections import Connections
@@ -82,13 +83,7 @@ class Sidecar:
             max_field=policy.tokens.max_token_size + _FIELD_OVERHEAD,
             max_waiting=server.max_connections + _ROOM_TO_REFUSE,
         )
-        self._listeners = Listeners(
-            self._front,
-            tls=lambda: self._certificates.server,
-            head_timeout=server.handshake_timeout,
-            trusted=server.trusted_proxies if server.proxy_protocol else None,
-            on_reject=self._reject,
-        )
+        self._listeners = Listeners(self._front, self._acceptor())
 
     @property
     def public(self) -> list[Address]:
@@ -173,6 +168,19 @@ class Sidecar:
         if self.draining:
             problems["server"] = "draining"
         return problems
+
+    def _acceptor(self) -> Acceptor | None:
+        """What brings sockets through the PROXY protocol and TLS; None with neither."""
+        server = self._policy.server
+        if server.tls is None and not server.proxy_protocol:
+            return None
+        return Acceptor(
+            self._front,
+            tls=lambda: self._certificates.server,
+            head_timeout=server.handshake_timeout,
+            trusted=server.trusted_proxies if server.proxy_protocol else None,
+            on_reject=self._reject,
+        )
 
     def _limit_connections(self) -> None:
         """Take no more connections than there can be files: 503 is better than to run out."""

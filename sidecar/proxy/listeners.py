@@ -4,15 +4,13 @@ import asyncio
 import contextlib
 import os
 import socket
-import ssl
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from sidecar.policy.compiled import Address
-from sidecar.policy.peers import Network
 from sidecar.proxy.accept import Acceptor
-from sidecar.proxy.handover import FrontServer, OnReject
+from sidecar.proxy.handover import FrontServer
 
 __all__ = ["Listeners"]
 
@@ -22,27 +20,13 @@ _BACKLOG: Final = 4096
 class Listeners:
     """Opens, and closes, every address of `server.listen`.
 
-    With `tls` or `trusted` (see `Acceptor`) something comes before HTTP; `on_reject` is told of
-    the sockets that do not get over it.
+    Accepted sockets go straight to the front, or through an `acceptor` where something comes
+    before HTTP.
     """
 
-    def __init__(
-        self,
-        front: FrontServer,
-        *,
-        tls: Callable[[], ssl.SSLContext | None],
-        head_timeout: float,
-        trusted: Sequence[Network] | None,
-        on_reject: OnReject,
-    ) -> None:
+    def __init__(self, front: FrontServer, acceptor: Acceptor | None) -> None:
         self._front = front
-        self._acceptor = (
-            None
-            if tls() is None and trusted is None
-            else Acceptor(
-                front, tls=tls, head_timeout=head_timeout, trusted=trusted, on_reject=on_reject
-            )
-        )
+        self._acceptor = acceptor
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
         self.bound: list[Address] = []

@@ -19,6 +19,7 @@ __all__ = ["Attempt", "Recorder"]
 class Attempt:
     """What is known of a handshake so far.
 
+    `address` and `secure` (TLS) are the socket's until the client behind it is known.
     `identifier` is its request id, and its connection's. `keeps_place` says that something that
     outlives the handshake holds its place among the connections.
     """
@@ -31,6 +32,7 @@ class Attempt:
         "keeps_place",
         "path",
         "route",
+        "secure",
         "started",
     )
 
@@ -38,6 +40,7 @@ class Attempt:
         self.identifier = secrets.token_hex(8)
         self.started = asyncio.get_running_loop().time()
         self.address = ""
+        self.secure = False
         self.path = ""
         self.route: Route | None = None
         self.identity: Identity | None = None

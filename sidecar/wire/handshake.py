@@ -14,7 +14,7 @@ from sidecar.errors import HandshakeError
 from sidecar.model import Handshake
 from sidecar.wire.extensions import has_token, is_token, parse_subprotocols
 
-__all__ = ["accept_key", "check_response", "parse_request", "switching_protocols", "wants_upgrade"]
+__all__ = ["accept_key", "check_response", "parse_request", "switching_protocols"]
 
 _Headers = Sequence[tuple[bytes, bytes]]
 _Fields = dict[str, list[str]]
@@ -82,11 +82,6 @@ def parse_request(
         origin=_optional(fields, "Origin"),  # item 7
         subprotocols=parse_subprotocols(_values(fields, "Sec-WebSocket-Protocol")),  # item 8
     )
-
-
-def wants_upgrade(headers: _Headers) -> bool:
-    """Whether a request asks for an upgrade at all, be it a valid one or not."""
-    return any(name.lower() == b"upgrade" for name, _ in headers)
 
 
 def accept_key(key: str) -> str:

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from sidecar.model import Denial
 from sidecar.policy.compiled import Address
+from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.handover import FrontServer, peer_of
 from sidecar.proxy.listeners import Listeners
 from tests.support.certificates import authority
@@ -79,9 +80,10 @@ async def listening(
         max_field=1000,
         max_waiting=10,
     )
-    one.listeners = Listeners(
+    acceptor = Acceptor(
         front, tls=lambda: tls, head_timeout=head_timeout, trusted=trusted, on_reject=one.reject
     )
+    one.listeners = Listeners(front, acceptor if tls or trusted is not None else None)
     try:
         await one.listeners.open(addresses or (ANY,))
         yield one

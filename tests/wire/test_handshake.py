@@ -11,7 +11,6 @@ from sidecar.wire.handshake import (
     check_response,
     parse_request,
     switching_protocols,
-    wants_upgrade,
 )
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -317,11 +316,6 @@ def test_any_request_is_a_handshake_or_is_refused(target: str, fields: Fields) -
     assert handshake.path + rest == target
     assert target.isascii()
     assert target.isprintable()
-
-
-def test_an_upgrade_header_is_an_attempt_at_an_upgrade() -> None:
-    assert wants_upgrade([(b"Host", b"a"), (b"uPGRADE", b"h2c")])
-    assert not wants_upgrade([(b"Host", b"a"), (b"Connection", b"Upgrade")])
 
 
 def test_the_accept_key_is_the_rfcs() -> None:
