@@ -27,7 +27,7 @@ from sidecar.policy.keys import ASYMMETRIC, SYMMETRIC, VerificationKey
 from sidecar.policy.providers import Provider
 from sidecar.policy.strict_json import json_object
 
-__all__ = ["Unverified", "choose_providers", "parse", "unclaimed", "verify"]
+__all__ = ["Unverified", "choose_providers", "parse", "still_valid", "unclaimed", "verify"]
 
 LATEST: Final = 253402300799
 """The last second of the year 9999: a later time is a mistake or an attack."""
@@ -194,6 +194,15 @@ def verify(
         expires_at=expires_at,
         token_id=token_id if isinstance(token_id, str) else None,
     )
+
+
+def still_valid(identity: Identity, provider: Provider, leeway: float, now: float) -> bool:
+    """Whether a token that was verified before still is good at `now`: only time has changed."""
+    try:
+        _check_times(identity.claims, provider.max_age, leeway, now)
+    except _Refused:
+        return False
+    return True
 
 
 def _check_header(unverified: Unverified, provider: Provider) -> None:
