@@ -68,7 +68,7 @@ class Connections:
 
 def _count(totals: dict[tuple[str, str], Traffic], link: Link) -> None:
     for pipe in (link.client, link.upstream):
-        key = (link.permit.route, pipe.side)
+        key = (link.route, pipe.side)
         messages, payload = totals.get(key, (0, 0))
         meter = pipe.meter
         totals[key] = (messages + meter.messages, payload + meter.payload_bytes)

@@ -79,7 +79,7 @@ class Recorder:
         closing = link.closing
         assert closing is not None  # noqa: S101  # a link ends through one
         seconds = link.loop.time() - link.opened
-        route, identity = link.permit.route, link.permit.identity
+        route, identity = link.route, link.identity
         self._metrics.closed(route, closing.code, closing.by, closing.reason, seconds)
         if closing.by == "sidecar" and closing.reason is not None:
             self._metrics.violation(route, closing.reason)

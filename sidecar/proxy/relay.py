@@ -104,12 +104,13 @@ class Pipe(asyncio.Protocol):
         self.farewell = False  # it has been sent a close frame, the sidecar's or its peer's
 
     def begin(self, early: bytes) -> None:
-        """Take over the transport, which does not read yet, with what came from it before."""
-        self.transport.set_protocol(self)
+        """Take over the transport, which may not read, with what came from it before."""
+        transport = self.transport
+        transport.set_protocol(self)
         if early:
             self.data_received(early)
-        if not self._holds and not self.transport.is_closing():
-            self.transport.resume_reading()
+        if not self._holds and not transport.is_closing() and not transport.is_reading():
+            transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Scan, forward, and only then look at the verdict: the whole hot path."""
@@ -189,9 +190,9 @@ class Pipe(asyncio.Protocol):
 class Link:
     """A live connection: both pipes and its end.
 
-    `permit` is what admitted it, `identifier` its id in logs, `opened` the loop's time when it
-    began. `codes` overrides close codes by reason. `on_end` is called once, when both transports
-    are gone.
+    `route` and `identity` are what admitted it (the request's head is not kept), `identifier` its
+    id in logs, `opened` the loop's time when it began. `codes` overrides close codes by reason.
+    `on_end` is called once, when both transports are gone.
     """
 
     __slots__ = (
@@ -201,9 +202,10 @@ class Link:
         "client",
         "closing",
         "identifier",
+        "identity",
         "loop",
         "opened",
-        "permit",
+        "route",
         "upstream",
     )
 
@@ -217,7 +219,8 @@ class Link:
         on_end: Callable[["Link"], None],
     ) -> None:
         self.identifier = identifier
-        self.permit = permit
+        self.route = permit.route
+        self.identity = permit.identity
         self.loop = asyncio.get_running_loop()
         self.opened = self.loop.time()
         self.client = client
@@ -225,7 +228,7 @@ class Link:
         self.closing: Closing | None = None
         self._codes = codes
         self._on_end = on_end
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers: tuple[asyncio.TimerHandle, ...] = ()
         for pipe, peer in ((client, upstream), (upstream, client)):
             pipe.link = self
             pipe.peer = peer
@@ -303,7 +306,7 @@ class Link:
     def _begin(self, closing: Closing) -> None:
         self.closing = closing
         # The kernel still delivers what it has been given.
-        self._timers.append(self.loop.call_later(CLOSE_TIMEOUT, self.abort))
+        self._timers += (self.loop.call_later(CLOSE_TIMEOUT, self.abort),)
 
     def _on_close_frame(self, pipe: Pipe) -> None:
         if not pipe.closed:
@@ -345,7 +348,7 @@ class Link:
         elif source.eof or source.lost:
             pipe.hang_up()  # inside a frame that will never end
         else:
-            self._timers.append(self.loop.call_later(FRAME_TIMEOUT, self._cut, pipe))
+            self._timers += (self.loop.call_later(FRAME_TIMEOUT, self._cut, pipe),)
 
     def _say_farewell(self, pipe: Pipe) -> None:
         closing = self.closing

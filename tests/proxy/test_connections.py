@@ -15,7 +15,7 @@ def link(identifier: str, route: str, client: int, upstream: int) -> Link:
 
     made = SimpleNamespace(
         identifier=identifier,
-        permit=SimpleNamespace(route=route),
+        route=route,
         client=pipe("client", client),
         upstream=pipe("upstream", upstream),
     )
