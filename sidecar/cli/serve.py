@@ -2,10 +2,12 @@
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
@@ -17,6 +19,8 @@ from sidecar.policy.compiled import Policy
 from sidecar.proxy.app import Sidecar
 
 __all__ = ["add_parser", "run"]
+
+_GC_THRESHOLDS: Final = (10_000, 20, 50)
 
 _log = structlog.get_logger()
 
@@ -58,12 +62,22 @@ async def _serve(policy: Policy) -> int:
         _log.error("start_failed", error=str(error))
         await sidecar.close()
         return 1
+    _settle_memory()
     await stop.wait()
     sidecar.drain()
     await sidecar.drained()
     await sidecar.close()
     _log.info("stopped")
     return 0
+
+
+def _settle_memory() -> None:
+    """What is there now stays: the garbage collector need not look at it again, nor as often at
+    the rest, of which next to nothing is in cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def _refuse_to_reload() -> None:

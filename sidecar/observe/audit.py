@@ -8,9 +8,8 @@ import hmac
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import accumulate, takewhile
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from sidecar.errors import ConfigError, Problem
@@ -33,8 +32,7 @@ _LAST: Final = frozenset({"shadowed", "path", "detail"})
 _SUMMARY: Final = "handshakes_refused_summary"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What was decided about a handshake, and on what grounds.
 
     `reason` and `rule` are as in `model.Denial` (None where allowed), `detail` is for the log
@@ -58,8 +56,7 @@ class Decision:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Closure:
+class Closure(NamedTuple):
     """How a connection ended: the close code, by whom ("client", "upstream" or "sidecar"), why
     (a reason's name where the sidecar ended it), and what went each way. `detail` is for the log
     alone.

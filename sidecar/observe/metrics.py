@@ -1,7 +1,7 @@
 """Metrics for Prometheus: every name and every label the program exposes."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -29,6 +29,8 @@ side that sends: "client" or "upstream"."""
 
 TrafficSource = Callable[[], Traffic]
 
+_M = TypeVar("_M", Counter, Gauge, Histogram)
+
 _OPENMETRICS: Final = "application/openmetrics-text"
 
 _HANDSHAKE_SECONDS: Final = (
@@ -36,6 +38,24 @@ _HANDSHAKE_SECONDS: Final = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 _LONG_SECONDS: Final = (1, 10, 60, 300, 900, 1800, 3600, 14_400, 43_200, 86_400, 604_800)
+
+
+class _Family(Generic[_M]):
+    """A metric with labels. Its own look-up of a child takes a lock, checks and converts; here it
+    is one of a dict. There are as few children as the labels' closed sets have values.
+    """
+
+    __slots__ = ("_children", "_metric")
+
+    def __init__(self, metric: _M) -> None:
+        self._metric: _M = metric
+        self._children: dict[tuple[str, ...], _M] = {}
+
+    def labels(self, *values: str) -> _M:
+        child = self._children.get(values)
+        if child is None:
+            child = self._children[values] = self._metric.labels(*values)
+        return child
 
 
 class Metrics:
@@ -58,9 +78,9 @@ class Metrics:
         self._create_key_metrics()
         build = Info("ws_sidecar_build", "The running program", registry=self._registry)
         build.info({"version": version, "scanner": implementation()})
-        self._gauge("max_connections", "Connections the policy allows").set(
-            policy.server.max_connections
-        )
+        Gauge(
+            "ws_sidecar_max_connections", "Connections the policy allows", registry=self._registry
+        ).set(policy.server.max_connections)
         for route in self._labels.routes:
             self._open.labels(route)
 
@@ -173,15 +193,19 @@ class Metrics:
             "provider_ready", "Whether a provider has keys", "provider"
         )
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"ws_sidecar_{name}", text, labels, registry=self._registry)
+    def _counter(self, name: str, text: str, *labels: str) -> _Family[Counter]:
+        return _Family(Counter(f"ws_sidecar_{name}", text, labels, registry=self._registry))
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"ws_sidecar_{name}", text, labels, registry=self._registry)
+    def _gauge(self, name: str, text: str, *labels: str) -> _Family[Gauge]:
+        return _Family(Gauge(f"ws_sidecar_{name}", text, labels, registry=self._registry))
 
-    def _histogram(self, name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
-        return Histogram(
-            f"ws_sidecar_{name}", text, labels, buckets=tuple(buckets), registry=self._registry
+    def _histogram(
+        self, name: str, text: str, buckets: Iterable[float], *labels: str
+    ) -> _Family[Histogram]:
+        return _Family(
+            Histogram(
+                f"ws_sidecar_{name}", text, labels, buckets=tuple(buckets), registry=self._registry
+            )
         )
 
 

@@ -101,11 +101,14 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A WebSocket server behind the sidecar. `prefix` is put before every path ("" or "/x")."""
+    """A WebSocket server behind the sidecar. `prefix` is put before every path ("" or "/x");
+    `remote` says that it is not on this host.
+    """
 
     name: str
     address: Address
     secure: bool = False
+    remote: bool = False
     prefix: str = ""
     connect_timeout: float = 5.0
     tls: UpstreamTls = UpstreamTls()

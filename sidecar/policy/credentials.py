@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus
 
 from sidecar.model import Denial, Handshake, Reason
@@ -50,8 +51,7 @@ class Authenticate:
     anonymous: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(NamedTuple):
     """What was found, and the handshake's parts without any credential.
 
     `token` is None where there was none. `source` says where it came from. `query` is the raw
@@ -134,9 +134,13 @@ def _cut_header(headers: _Headers, name: str) -> tuple[list[str], _Headers]:
     may hold the token alone.
     """
     tokens, kept = [], []
+    wanted = name.lower()
     for field, value in headers:
+        if field.lower() != wanted:
+            kept.append((field, value))
+            continue
         bearer = _BEARER.fullmatch(value)
-        if field.lower() != name.lower() or (bearer is None and name.lower() == "authorization"):
+        if bearer is None and wanted == "authorization":
             kept.append((field, value))
         else:
             tokens.append(bearer[1] or "" if bearer else value)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from sidecar.errors import TemplateError
@@ -28,8 +28,7 @@ _HIDDEN: Final = frozenset({"cookie", "authorization", "proxy-authorization"})
 """Folded names of the headers that rules cannot read, because they carry credentials."""
 
 
-@dataclass(frozen=True, slots=True)
-class Preflight:
+class Preflight(NamedTuple):
     """A handshake that may go on to have its token verified."""
 
     handshake: Handshake
@@ -126,7 +125,7 @@ def authorize(
     through.
     """
     route = admitted.route
-    shadowed = _check_rules(route, _scope(admitted, identity))
+    shadowed = _check_rules(route, _scope(admitted, identity)) if route.authorize else ()
     if isinstance(shadowed, Denial):
         return Refusal(shadowed, route)
     try:

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import quote
@@ -57,6 +57,8 @@ _KEPT: Final = _VISIBLE.replace("%", "") + " "
 
 _FOLD: Final = str.maketrans("_. \t", "----")
 
+# What percent-encoding leaves as it is: visible ASCII but "%", with inner spaces.
+_PLAIN: Final = re.compile(r"[!-$&-~](?:[ -$&-~]*[!-$&-~])?")
 _TARGET: Final = re.compile(r"[\x21-\x7e]+")
 # RFC 9110 5.5: visible ASCII, obs-text, inner spaces and tabs.
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -102,19 +104,21 @@ class Sign:
 
 @dataclass(frozen=True, slots=True)
 class IdentityRules:
-    """What the upstream is told of the identity."""
+    """What the upstream is told of the identity. `names` holds the folded names of every header
+    that these rules may inject.
+    """
 
     headers: tuple[IdentityHeader, ...] = ()
     forward_token: ForwardToken | None = None
     sign: Sign | None = None
 
-    @property
-    def names(self) -> frozenset[str]:
-        """The folded names of every header that these rules may inject."""
+    names: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
         injected = [header.name for header in self.headers]
         injected += [self.forward_token.header] if self.forward_token else []
         injected += [self.sign.header] if self.sign else []
-        return frozenset(map(fold_name, injected))
+        object.__setattr__(self, "names", frozenset(map(fold_name, injected)))
 
 
 def fold_name(name: str) -> str:
@@ -181,6 +185,8 @@ def _scalar(value: Any) -> str:
 
 
 def _percent_encoded(text: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
     # Cc are the control characters of Latin-1 too, Cs the lone surrogates.
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
         raise ValueError("a control character or half a surrogate pair")
@@ -245,6 +251,6 @@ def _allowed(
 
 
 def _line(name: str, value: str) -> str:
-    if not _VALUE.fullmatch(value):
+    if not (value.isascii() and value.isprintable()) and not _VALUE.fullmatch(value):
         raise ValueError(f"the value of {name} cannot stand in a header")
     return f"{name}: {value}"

@@ -38,6 +38,8 @@ def resolve_peer(
     counts only from a trusted peer: its last value. Where both Forwarded and X-Forwarded-* are
     present, X-Forwarded-* count. IPv4 addresses mapped to IPv6 are IPv4 addresses.
     """
+    if not trusted and ":" not in address:
+        return Peer(address, secure)  # an IPv4 address as the kernel writes it, or "unix"
     client = _parse_address(address)
     if not _is_trusted(_LOOPBACK if address == "unix" else (client,), trusted):
         return Peer(str(client or address), secure)

@@ -51,7 +51,8 @@ def _unescape(token: str) -> str:
 
 
 def _step(value: Any, token: str) -> Any:
-    if isinstance(value, Mapping):
+    # dict first, as a token's objects are: to ask the abstract class costs ten times as much.
+    if isinstance(value, (dict, Mapping)):
         return value.get(token, MISSING)
     if isinstance(value, list) and _INDEX.fullmatch(token) and int(token) < len(value):
         return value[int(token)]

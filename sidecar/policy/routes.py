@@ -7,6 +7,7 @@ understand; then patterns are compared segment by segment on the percent-decoded
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 from sidecar.policy.claims import Rule
@@ -21,6 +22,8 @@ __all__ = ["HostPattern", "Match", "PathPattern", "Route", "check_path", "find_r
 
 _CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
 _NOT_VISIBLE_ASCII = re.compile(r"[^!-~]")
+# Segments of letters, digits and a few more, none of which can be a dot segment: nothing to check.
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 # Delimiters that servers act on after decoding as well as before: "/" and "\\" divide segments,
 # ";" starts parameters, "?" the query, "#" the fragment, and "%" a second round of decoding
@@ -158,8 +161,7 @@ class Route:
     refuse: Refuse
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A route and what its pattern captured."""
 
     route: Route
@@ -178,6 +180,8 @@ def check_path(path: str) -> str | None:
     not at all, or that normalise (RFC 3986 section 6.2.2), understand the path that was matched.
     Encoded spaces, other reserved characters (``%40``) and non-ASCII text pass.
     """
+    if _PLAIN_PATH.fullmatch(path):
+        return None
     if not path.startswith("/"):
         return "the path does not start with a slash"
     if _NOT_VISIBLE_ASCII.search(path):
@@ -220,7 +224,8 @@ def _check_segment(segment: str) -> str | None:
 
 def split_path(path: str) -> Sequence[str]:
     """The decoded segments of a raw path that `check_path` passed."""
-    return [unquote(part) for part in path.removeprefix("/").split("/")]
+    parts = path.removeprefix("/").split("/")
+    return [unquote(part) for part in parts] if "%" in path else parts
 
 
 def find_route(routes: Sequence[Route], host: str, path: str) -> Match | None:

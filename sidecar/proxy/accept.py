@@ -15,7 +15,7 @@ import structlog
 
 from sidecar.model import Denial, Reason
 from sidecar.policy.peers import Network
-from sidecar.proxy.handover import FrontServer, OnReject
+from sidecar.proxy.front import FrontServer, OnReject
 from sidecar.wire import proxy_protocol
 
 __all__ = ["Acceptor"]
@@ -89,7 +89,7 @@ class Acceptor:
                 accepted.close()
 
     def _denial(self, address: str) -> Denial | None:
-        if len(self._welcomes) + len(self._front.connections) >= self._front.max_waiting:
+        if len(self._welcomes) + len(self._front) >= self._front.max_waiting:
             return Denial(Reason.OVERLOADED, "too many sockets wait for their handshake")
         if self._trusted is not None and not self._trusts(self._trusted, address):
             detail = "PROXY protocol from an address that is not trusted"
@@ -134,10 +134,27 @@ async def _read_header(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> 
         raise ValueError("no header")
     line = prefix
     while not line.endswith(b"\n"):
-        if len(line) >= proxy_protocol.MAX_V1_LINE:
+        room = proxy_protocol.MAX_V1_LINE - len(line)
+        if not room:
             raise ValueError("the line is too long")
-        line += await _read_exactly(loop, sock, 1)
+        # What follows the line is not ours to take; to read byte by byte would be slow.
+        seen = await _peek(loop, sock, room)
+        line += await _read_exactly(loop, sock, seen.find(b"\n") + 1 or len(seen) or 1)
     return proxy_protocol.parse_v1(line)
+
+
+async def _peek(loop: asyncio.AbstractEventLoop, sock: socket.socket, size: int) -> bytes:
+    """What has come, at most `size` bytes, left where it is; waits for some. b"" at the end."""
+    while True:
+        try:
+            return sock.recv(size, socket.MSG_PEEK)
+        except BlockingIOError:
+            arrived = asyncio.Event()
+            loop.add_reader(sock, arrived.set)
+            try:
+                await arrived.wait()
+            finally:
+                loop.remove_reader(sock)
 
 
 async def _read_exactly(loop: asyncio.AbstractEventLoop, sock: socket.socket, size: int) -> bytes:

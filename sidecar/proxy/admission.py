@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
-from aiohttp import web
 
 from sidecar.auth.authenticator import Authenticator
 from sidecar.errors import HandshakeError, KeysUnavailable, UpstreamError
@@ -27,13 +26,19 @@ from sidecar.policy.refuse import Refuse
 from sidecar.policy.routes import Route
 from sidecar.proxy.connections import Connections
 from sidecar.proxy.farewell import Farewell
-from sidecar.proxy.handover import Front, TakenOver, peer_of, take_transport, version_of
+from sidecar.proxy.front import Front, RequestHead
 from sidecar.proxy.record import Attempt, Recorder
-from sidecar.proxy.refusals import closable, close_code, http_refusal, public_name
+from sidecar.proxy.refusals import (
+    HttpRefusal,
+    closable,
+    close_code,
+    http_refusal,
+    public_name,
+)
 from sidecar.proxy.relay import Link, Pipe
 from sidecar.proxy.scanners import client_scanner, upstream_scanner
 from sidecar.proxy.upstream import Dialled, dial
-from sidecar.wire.handshake import parse_request, switching_protocols
+from sidecar.wire.handshake import accept_key, parse_request, switching_protocols
 
 __all__ = ["Admission"]
 
@@ -89,53 +94,39 @@ class Admission:
         for transport in self._farewells:
             transport.abort()
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Decide one request. The handler of the public listener."""
-        attempt = Attempt()
-        attempt.address, attempt.secure = peer_of(request)
-        attempt.path = request.raw_path.partition("?")[0]
+    async def handle(self, front: Front, head: RequestHead) -> HttpRefusal | None:
+        """Decide one request: None where its socket was taken over, else what to answer."""
+        attempt = _attempt(front)
+        attempt.path = head.target.partition("?")[0]
         if self.draining:
             return self._answer(attempt, _Refused(Denial(Reason.DRAINING)))
         if not self._connections.take_place():
             return self._answer(attempt, _Refused(Denial(Reason.OVERLOADED)))
         try:
-            return await self._decide(request, attempt)
-        except ConnectionResetError:
-            return self._answer(attempt, _Refused(_CLIENT_LEFT))
+            await self._admit(front, head, attempt)
+        except _Refused as refused:
+            return self._refuse(front, attempt, refused)
         finally:
             if not attempt.keeps_place:
                 self._connections.free_place()
+        return None
 
-    def on_error(
-        self, front: Front, request: web.BaseRequest, status: int, error: BaseException | None
-    ) -> web.StreamResponse:
-        """Answer what aiohttp could not parse (400), or an error of the program's own (500)."""
-        attempt = Attempt()
-        attempt.address, _ = peer_of(request)
-        if status == 500:
-            _log.error("internal_error", request_id=attempt.identifier, exc_info=error)
-            return self._answer(attempt, _Refused(Denial(Reason.INTERNAL_ERROR)))
-        detail = f"not an HTTP request: {type(error).__name__}"
-        return self._answer(attempt, _Refused(Denial(Reason.BAD_HANDSHAKE, detail)))
+    def on_error(self, front: Front, error: Exception) -> HttpRefusal:
+        """Answer for an error of the program's own."""
+        attempt = _attempt(front)
+        _log.error("internal_error", request_id=attempt.identifier, exc_info=error)
+        return self._answer(attempt, _Refused(Denial(Reason.INTERNAL_ERROR)))
 
-    async def _decide(self, request: web.BaseRequest, attempt: Attempt) -> web.StreamResponse:
-        try:
-            return await self._admit(request, attempt)
-        except _Refused as refused:
-            return self._refuse(request, attempt, refused)
-
-    async def _admit(self, request: web.BaseRequest, attempt: Attempt) -> web.StreamResponse:
+    async def _admit(self, front: Front, head: RequestHead, attempt: Attempt) -> None:
         deadline = asyncio.get_running_loop().time() + self._policy.server.handshake_timeout
-        handshake = _read(request)
-        admitted = self._preflight(handshake, attempt)
+        admitted = self._preflight(_read(head), attempt)
         permit = await self._authorize(admitted, attempt)
         dialled = await self._dial(permit, deadline)
         try:
-            self._connect(request, attempt, permit, dialled, admitted.route)
+            self._connect(front, attempt, permit, dialled, admitted.route)
         except BaseException:
             dialled.transport.abort()
             raise
-        return TakenOver()
 
     def _preflight(self, handshake: Handshake, attempt: Attempt) -> Preflight:
         trusted = self._policy.server.trusted_proxies
@@ -174,24 +165,21 @@ class Admission:
 
     async def _dial(self, permit: Permit, deadline: float) -> Dialled:
         upstream = self._policy.upstreams[permit.upstream]
+        tls = self._upstream_tls.get(permit.upstream)
         now = asyncio.get_running_loop().time
         started = now()
         try:
-            async with asyncio.timeout_at(deadline):
-                dialled = await dial(permit, upstream, self._upstream_tls.get(permit.upstream))
+            dialled = await dial(permit, upstream, tls, deadline)
         except UpstreamError as error:
             denial = Denial(error.reason, error.detail)
-        except TimeoutError:
-            denial = Denial(Reason.UPSTREAM_TIMEOUT, "no answer in time")
-        else:
-            self._recorder.dialled(permit, None, now() - started)
-            return dialled
-        self._recorder.dialled(permit, denial, now() - started)
-        raise _Refused(denial)
+            self._recorder.dialled(permit, denial, now() - started)
+            raise _Refused(denial) from error
+        self._recorder.dialled(permit, None, now() - started)
+        return dialled
 
     def _connect(
         self,
-        request: web.BaseRequest,
+        front: Front,
         attempt: Attempt,
         permit: Permit,
         dialled: Dialled,
@@ -209,17 +197,17 @@ class Admission:
 
         def make_client(transport: asyncio.Transport) -> Pipe:
             subprotocol = dialled.subprotocol or permit.echo
-            transport.write(switching_protocols(permit.key, subprotocol))
+            transport.write(switching_protocols(dialled.accept, subprotocol))
             clients.append(Pipe("client", transport, client_scanner(limits), now))
             return clients[0]
 
-        early = take_transport(request, make_client)
+        early = _take(front, make_client)
         attempt.keeps_place = True
         codes = route.refuse.codes
         link = Link(attempt.identifier, permit, clients[0], upstream, codes, self._on_end)
         self._connections.add(link)
         self._recorder.allowed(attempt, permit)
-        upstream.begin(dialled.early)
+        upstream.begin(bytes(dialled.early))
         if early:
             clients[0].data_received(early)
 
@@ -227,9 +215,7 @@ class Admission:
         self._connections.remove(link)
         self._recorder.ended(link)
 
-    def _refuse(
-        self, request: web.BaseRequest, attempt: Attempt, refused: _Refused
-    ) -> web.StreamResponse:
+    def _refuse(self, front: Front, attempt: Attempt, refused: _Refused) -> HttpRefusal | None:
         """Refuse in the route's way."""
         route, handshake = attempt.route, attempt.handshake
         if route is None or handshake is None or not closable(refused.denial.reason):
@@ -238,29 +224,26 @@ class Admission:
         crowded = len(self._farewells) >= self._connections.limit // 2
         if crowded or not route.refuse.closes(browser=handshake.origin is not None):
             return self._answer(attempt, refused)
-        return self._close(request, attempt, refused.denial, route.refuse, handshake)
+        try:
+            self._close(front, attempt, refused.denial, route.refuse, handshake)
+        except _Refused as left:
+            return self._answer(attempt, left)
+        return None
 
-    def _answer(self, attempt: Attempt, refused: _Refused) -> web.StreamResponse:
+    def _answer(self, attempt: Attempt, refused: _Refused) -> HttpRefusal:
         self._recorder.refused(attempt, refused.denial)
-        refusal = http_refusal(
+        return http_refusal(
             refused.denial, attempt.identifier, unsupported_version=refused.unsupported_version
         )
-        response = web.Response(
-            status=refusal.status,
-            headers={**refusal.headers, "Connection": "close"},
-            body=refusal.body,
-        )
-        response.force_close()
-        return response
 
     def _close(
         self,
-        request: web.BaseRequest,
+        front: Front,
         attempt: Attempt,
         denial: Denial,
         refuse: Refuse,
         handshake: Handshake,
-    ) -> web.StreamResponse:
+    ) -> None:
         """Accept, and close with a code that a browser can read."""
         code = close_code(denial.reason, denial.rule, refuse.codes)
         reason = public_name(denial)
@@ -272,33 +255,42 @@ class Admission:
                 self._connections.free_place()
 
             # A close frame has no room for the id; programs can read it here.
-            accepted = switching_protocols(
-                handshake.key, subprotocol, request_id=attempt.identifier
-            )
-            transport.write(accepted)
+            accept = accept_key(handshake.key)
+            transport.write(switching_protocols(accept, subprotocol, request_id=attempt.identifier))
             self._farewells[transport] = Farewell(transport, code, reason, refuse.hold, end)
             return self._farewells[transport]
 
-        take_transport(request, make_farewell)
+        _take(front, make_farewell)
         attempt.keeps_place = True
         self._recorder.refused(attempt, denial)
-        return TakenOver()
 
 
-def _read(request: web.BaseRequest) -> Handshake:
+def _attempt(front: Front) -> Attempt:
+    attempt = Attempt()
+    attempt.address, attempt.secure = front.address, front.secure
+    return attempt
+
+
+def _read(head: RequestHead) -> Handshake:
+    if head.error is not None:
+        raise _Refused(Denial(Reason.BAD_HANDSHAKE, f"not an HTTP request: {head.error}"))
     try:
-        return parse_request(
-            request.method,
-            request.raw_path,
-            version_of(request),
-            request.raw_headers,
-            request.body_exists,
-        )
+        handshake = parse_request(head.method, head.target, head.version, head.headers)
     except HandshakeError as error:
         raise _Refused(
             Denial(Reason.BAD_HANDSHAKE, error.detail),
             unsupported_version=error.unsupported_version,
         ) from error
+    if not head.upgrades:  # what follows would be the sidecar's word against the parser's
+        raise _Refused(Denial(Reason.BAD_HANDSHAKE, "the HTTP parser sees no upgrade"))
+    return handshake
+
+
+def _take(front: Front, make_protocol: Callable[[asyncio.Transport], asyncio.Protocol]) -> bytes:
+    try:
+        return front.hand_over(make_protocol)
+    except ConnectionResetError as error:
+        raise _Refused(_CLIENT_LEFT) from error
 
 
 def _acceptable_subprotocol(handshake: Handshake, route: Route | None) -> str | None:

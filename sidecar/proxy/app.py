@@ -23,7 +23,7 @@ from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.admission import Admission
 from sidecar.proxy.certificates import Certificates
 from sidecar.proxy.connections import Connections
-from sidecar.proxy.handover import FrontServer
+from sidecar.proxy.front import FrontServer
 from sidecar.proxy.health import HealthChecks
 from sidecar.proxy.listeners import Listeners
 from sidecar.proxy.record import Attempt, Recorder
@@ -152,8 +152,7 @@ class Sidecar:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._listeners.close()
-        self._front.pre_shutdown()
-        await self._front.shutdown(_SHUTDOWN_TIMEOUT)
+        await self._front.close()
         if self._admin is not None:
             await self._admin.cleanup()
         await self._health.close()
@@ -185,7 +184,7 @@ class Sidecar:
     def _limit_connections(self) -> None:
         """Take no more connections than there can be files: 503 is better than to run out."""
         wanted = self._policy.server.max_connections
-        allowed = max(1, raise_file_limit(wanted))
+        allowed, waiting = raise_file_limit(wanted)
         if allowed < wanted:
             _log.warning(
                 "file_limit_too_low",
@@ -193,7 +192,7 @@ class Sidecar:
                 remedy=f"raise the limit of open files (ulimit -n) to {files_for(wanted)}",
             )
             self.connections.limit = allowed
-            self._front.max_waiting = allowed + _ROOM_TO_REFUSE
+        self._front.max_waiting = waiting + _ROOM_TO_REFUSE
 
     async def _start_admin(self, admin: Admin) -> None:
         token = LiveSecret(admin.token, self._environ).read if admin.token else None

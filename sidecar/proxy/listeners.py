@@ -10,7 +10,7 @@ from typing import Final
 
 from sidecar.policy.compiled import Address
 from sidecar.proxy.accept import Acceptor
-from sidecar.proxy.handover import FrontServer
+from sidecar.proxy.front import FrontServer
 
 __all__ = ["Listeners"]
 
@@ -85,6 +85,8 @@ def _bind_inet(family: int, name: tuple[object, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it: the kernel notices a client that is gone.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)

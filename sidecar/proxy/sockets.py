@@ -47,16 +47,20 @@ def files_for(connections: int) -> int:
     return 3 * connections + _SPARE_FILES
 
 
-def raise_file_limit(connections: int) -> int:
+def raise_file_limit(connections: int) -> tuple[int, int]:
     """Raise the soft limit of open files as far as `connections` need.
 
-    Returns how many connections the limit then allows, at most `connections`.
+    Returns how many connections the limit then allows, at most `connections`, and how many sockets
+    may wait for their handshake beside them. Where there are too few files for as many, at least
+    a ninth of them stay for those that wait.
     """
     wanted = files_for(connections)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY:
-        return connections
-    return min(connections, (soft - _SPARE_FILES) // 3)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections, connections
+    files = soft - _SPARE_FILES
+    allowed = max(1, min(connections, files * 4 // 9))
+    return allowed, max(0, files - 2 * allowed)

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 
 from sidecar.errors import HandshakeError
 
-__all__ = ["has_token", "is_token", "parse_subprotocols"]
+__all__ = ["TOKEN", "has_token", "is_token", "parse_subprotocols"]
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # no password
+"""The pattern of a token (RFC 9110 section 5.6.2)."""
+
+_TOKEN = re.compile(TOKEN)
 
 
 def is_token(text: str) -> bool:
@@ -23,7 +26,7 @@ def has_token(values: Sequence[str], token: str) -> bool:
 
     Empty elements are skipped, as a recipient must (RFC 9110 section 5.6.1.2).
     """
-    return token in (element.lower() for element in _elements(values))
+    return any(element.lower() == token for element in _elements(values))
 
 
 def parse_subprotocols(values: Sequence[str]) -> tuple[str, ...]:

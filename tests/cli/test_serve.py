@@ -1,6 +1,7 @@
 """`ws-sidecar serve` within the test's process: what is said, and with which code it ends."""
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -23,8 +24,11 @@ from tests.support.sidecars import ENVIRON, policy_of
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in ENVIRON.items():
         monkeypatch.setenv(name, value)
+    thresholds = gc.get_threshold()
     yield
     structlog.reset_defaults()
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
 
 
 def run(folder: Path, policy: str) -> int:
@@ -64,6 +68,16 @@ def test_a_signal_ends_it_with_0(
     assert run(tmp_path, policy_of("ws://127.0.0.1:1")) == 0
     events = [line["event"] for line in lines(capsys)]
     assert events == ["policy_warning", *started(events), "draining", "drained", "stopped"]
+
+
+def test_what_is_there_once_it_has_started_is_not_collected_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended_by(signal.SIGTERM, monkeypatch=monkeypatch)
+    assert gc.get_freeze_count() == 0
+    assert run(tmp_path, policy_of("ws://127.0.0.1:1")) == 0
+    assert gc.get_freeze_count() > 0
+    assert gc.get_threshold() == serve._GC_THRESHOLDS
 
 
 def test_a_hangup_is_told_that_it_changes_nothing(

@@ -122,6 +122,7 @@ def test_the_upstreams(policy: Policy) -> None:
             name="chat",
             address=Address("chat.internal", 9443),
             secure=True,
+            remote=True,
             prefix="/base",
             connect_timeout=0.25,
             tls=UpstreamTls("tls.crt", "tls.crt", "tls.key", "localhost"),

@@ -1,6 +1,7 @@
 from collections.abc import Mapping
 
 import pytest
+from prometheus_client import Counter
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
@@ -190,3 +191,21 @@ def test_every_label_name_is_known(metrics: Metrics) -> None:
         "route", "reason", "direction", "code", "provider", "upstream", "by", "outcome", "rule",
         "version", "scanner", "le",
     }  # fmt: skip
+
+
+def test_every_time_series_is_asked_for_once(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    labels = Counter.labels
+
+    def counted(self: Counter, *values: str) -> Counter:
+        asked.append(values)
+        return labels(self, *values)
+
+    monkeypatch.setattr(Counter, "labels", counted)
+    for outcome, reason in (("allowed", None), ("refused", "not_a_member")) * 3:
+        metrics.handshake("chat", outcome, reason, 0.1)
+    assert asked == [("chat", "allowed", "none"), ("chat", "refused", "not_a_member")]
+    name = "handshakes_total"
+    assert value(metrics, name, route="chat", outcome="allowed", reason="none") == 3

@@ -549,7 +549,7 @@ def test_no_input_adds_a_field_or_changes_the_path_of_the_head(
         forward_headers=frozenset({"user-agent", "x-user-id", "x_user_id"}),
     )
     shake = handshake(headers=headers_with_token(headers))
-    ready = replace(admitted(shake, route), captures={"room": room})
+    ready = admitted(shake, route)._replace(captures={"room": room})
     outcome = authorize(
         policy(route),
         ready,

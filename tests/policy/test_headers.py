@@ -1,6 +1,7 @@
 """The one place that builds the upstream's request head."""
 
 import json
+import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.policy import headers
 from sidecar.policy.headers import (
     NEVER_FORWARDED,
     OWN_HEADERS,
@@ -299,6 +301,32 @@ def test_text_reads_back_by_percent_decoding(value: Any) -> None:
     else:
         assert encoded is not None
         assert unquote(encoded, errors="strict") == value
+
+
+@given(any_text | st.text(" %aé~\x1f", max_size=5))
+def test_plain_text_is_encoded_as_it_would_be_step_by_step(value: str) -> None:
+    def encoded() -> str | None:
+        try:
+            return text(value)
+        except ValueError:
+            return None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(headers, "_PLAIN", re.compile("(?!)"))
+        step_by_step = encoded()
+    assert encoded() == step_by_step
+
+
+@given(any_text | st.text("a \t\r\n\x7f\x80\xff", max_size=5))
+def test_plain_ascii_stands_on_its_line_as_any_other_value(value: str) -> None:
+    stands = re.fullmatch(r"[\t\x20-\x7e\x80-\xff]*", value) is not None
+    try:
+        built = head(identity={"X-User-Id": value})
+    except ValueError:
+        assert not stands
+    else:
+        assert stands
+        assert built.endswith(f"\r\nX-User-Id: {value}\r\n\r\n".encode("latin-1"))
 
 
 # The head

@@ -335,3 +335,31 @@ def test_a_page_that_came_in_clear_is_not_the_same_host_over_tls() -> None:
     assert not rule.permits("http://app.com", "app.com", secure=True)
     assert rule.permits("http://app.com", "app.com", secure=False)
     assert rule.permits("https://app.com", "app.com", secure=False)
+
+
+PATTERNS = st.one_of(
+    ORIGINS.map(str),
+    ORIGINS.map(str).map(str.upper),
+    st.sampled_from(["*", "https://*.example.org", "https://app.com:443", "http://[::0001]"]),
+)
+
+
+@given(st.lists(PATTERNS, max_size=3), st.data())
+def test_an_origin_that_is_known_by_its_text_passes_as_it_would_parsed(
+    sources: list[str], data: st.DataObject
+) -> None:
+    patterns = tuple(map(OriginPattern.parse, sources))
+    rule = OriginRule(allow=patterns)
+    known = st.sampled_from(sources) if sources else st.nothing()
+    others = st.sampled_from(
+        [*NOT_ORIGINS, "https://app.com", "http://[::1]", "https://a.example.org"]
+    )
+    text = data.draw(st.one_of(known, ORIGINS.map(str), others))
+    parsed = Origin.parse(text)
+    fits = parsed is not None and any(pattern.matches(parsed) for pattern in patterns)
+    assert rule.permits(text, "app.com", secure=True) == fits
+
+
+def test_a_rule_knows_the_text_that_browsers_send_alone() -> None:
+    patterns = map(OriginPattern.parse, ["https://App.com:443", "https://*.example.org", "*"])
+    assert OriginRule(allow=tuple(patterns))._exact == {"https://app.com"}

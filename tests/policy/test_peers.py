@@ -1,7 +1,7 @@
 from ipaddress import ip_address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sidecar.model import Peer
@@ -207,3 +207,28 @@ def test_an_untrusted_peer_is_itself_whatever_it_says(
 def test_what_stands_left_of_the_proxys_own_entry_never_counts(pieces: list[str]) -> None:
     assert client(("X-Forwarded-For", ",".join([*pieces, CLIENT]))) == CLIENT
     assert client(("Forwarded", ",".join([*pieces, f"for={CLIENT}"]))) == CLIENT
+
+
+FIELDS = st.lists(
+    st.tuples(
+        st.sampled_from(["X-Forwarded-For", "X-Forwarded-Proto", "Forwarded"]),
+        st.sampled_from(["1.1.1.1", "https", "for=1.1.1.1;proto=https", ""]),
+    ),
+    max_size=3,
+)
+SOCKETS = st.one_of(
+    st.sampled_from(["unix", "::ffff:192.0.2.1", "fe80::1%eth0"]),
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(str),
+)
+
+
+@given(SOCKETS, st.booleans(), FIELDS)
+def test_nobody_trusted_is_the_same_as_nobody_near_trusted(
+    address: str, tls: bool, fields: list[tuple[str, str]]
+) -> None:
+    nowhere = (ip_network("255.255.255.255/32"),)
+    assume(address != "255.255.255.255")
+    found = resolve_peer(address, tls, fields, ())
+    assert found == resolve_peer(address, tls, fields, nowhere)
+    assert found.secure == tls

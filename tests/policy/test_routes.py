@@ -1,17 +1,26 @@
 import re
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.policy import routes
 from sidecar.policy.credentials import Authenticate
 from sidecar.policy.headers import IdentityRules
 from sidecar.policy.limits import Limits
 from sidecar.policy.origins import OriginRule
 from sidecar.policy.refuse import Refuse
-from sidecar.policy.routes import HostPattern, Match, PathPattern, Route, check_path, find_route
+from sidecar.policy.routes import (
+    HostPattern,
+    Match,
+    PathPattern,
+    Route,
+    check_path,
+    find_route,
+    split_path,
+)
 
 
 def route(name: str, path: str, host: str | None = None) -> Route:
@@ -354,3 +363,22 @@ def test_the_first_route_that_fits_is_found(host: str, path: str, expected: Any)
 
 def test_without_routes_nothing_is_found() -> None:
     assert find_route((), "chat.example.com", "/") is None
+
+
+PLAIN = st.text("/aZ09._~-%e", max_size=12).map("/".__add__)
+
+
+@given(st.one_of(PATHS, PLAIN))
+def test_a_plain_path_passes_as_it_would_with_every_check(path: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(routes, "_PLAIN_PATH", re.compile("(?!)"))
+        checked = check_path(path)
+    assert check_path(path) == checked
+    if checked is None:
+        decoded = [unquote(part) for part in path.removeprefix("/").split("/")]
+        assert split_path(path) == decoded
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws/", "/a.b/~c/-d_1"])
+def test_what_most_paths_are_is_plain(path: str) -> None:
+    assert routes._PLAIN_PATH.fullmatch(path)

@@ -13,7 +13,7 @@ __all__ = ["implementation"]
 
 ON_SOCKETS: Final = {
     "test_farewell.py",
-    "test_handover.py",
+    "test_front.py",
     "test_listeners.py",
     "test_upstream.py",
 }

@@ -1,16 +1,21 @@
 """The steps between the pure ones: who is let go of what when a handshake ends early."""
 
 import asyncio
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httptools
 import pytest
 
 from sidecar.errors import KeysUnavailable
 from sidecar.model import Denial, Identity, Permit
 from sidecar.policy.compiled import Upstream
 from sidecar.policy.keys import SigningKey
-from sidecar.proxy import admission
+from sidecar.proxy import admission, upstream
+from sidecar.proxy.front import Front, RequestHead
+from sidecar.proxy.record import Attempt
 from sidecar.proxy.upstream import Dialled, dial
 from tests.support import frames
 from tests.support.audits import audit_to, events
@@ -31,7 +36,7 @@ def with_audit(folder: Path, url: str, **sections: Any) -> str:
 async def until_gone(running: Running) -> None:
     """Until the front has seen that every client is gone."""
     async with asyncio.timeout(5):
-        while any(front.transport for front in running.sidecar._front.connections):
+        while not all(front.transport.is_closing() for front in running.sidecar._front.fronts):
             await asyncio.sleep(0.01)
 
 
@@ -56,6 +61,41 @@ async def test_an_admitted_client_and_its_early_bytes_reach_the_upstream(tmp_pat
     assert decision["connection_id"] == decision["request_id"] == closure["connection_id"]
     assert decision["user"] == closure["user"] == "alice"
     assert closure["client_messages"] == 1
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Only what is in no cycle goes."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_no_cycle_keeps_an_admitted_handshake_alive(tmp_path: Path) -> None:
+    parsers = (httptools.HttpRequestParser, httptools.HttpResponseParser)
+    kinds = (Front, RequestHead, Dialled, upstream._Answer, Attempt, *parsers)
+    earlier = [one for one in gc.get_objects() if type(one) in kinds]
+
+    def left() -> list[Any]:
+        found = [one for one in gc.get_objects() if type(one) in kinds]
+        return [one for one in found if not any(one is other for other in earlier)]
+
+    async with (
+        recording() as up,
+        sidecar(policy_of(up.url), tmp_path) as s,
+        raw(s.port) as client,
+    ):
+        tasks = asyncio.all_tasks()
+        await client.send(head("/ws", bearer()))
+        await client.response()
+        async with asyncio.timeout(5):
+            while left():
+                await asyncio.sleep(0.005)
+        assert len(s.sidecar.connections) == 1
+        # The one more is the test's upstream's.
+        assert len(asyncio.all_tasks() - tasks) == 1
 
 
 async def test_what_the_upstream_says_at_once_reaches_the_client(tmp_path: Path) -> None:
@@ -90,8 +130,10 @@ async def test_a_client_that_leaves_before_the_answer_frees_the_upstream(tmp_pat
 async def test_an_upstream_that_hung_up_after_its_answer_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def dial_and_lose(permit: Permit, upstream: Upstream, tls: None) -> Dialled:
-        dialled = await dial(permit, upstream, tls)
+    async def dial_and_lose(
+        permit: Permit, server: Upstream, tls: None, deadline: float
+    ) -> Dialled:
+        dialled = await dial(permit, server, tls, deadline)
         dialled.transport.abort()
         return dialled
 
@@ -124,7 +166,7 @@ async def test_an_error_after_the_dial_leaves_no_socket_to_the_upstream(
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(admission, "take_transport", fail)
+    monkeypatch.setattr(Front, "hand_over", fail)
     async with recording() as up, sidecar(policy_of(up.url), tmp_path) as s:
         async with raw(s.port) as client:
             await client.send(head("/ws", bearer()))

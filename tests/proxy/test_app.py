@@ -87,7 +87,7 @@ async def test_the_admin_token_guards_the_metrics(tmp_path: Path) -> None:
 async def test_fewer_files_mean_fewer_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "raise_file_limit", lambda wanted: 1)
+    monkeypatch.setattr(app, "raise_file_limit", lambda wanted: (1, 1))
     async with recording() as up:
         with capture_logs() as logs:
             async with sidecar(policy_of(up.url), tmp_path) as s, attached(s):
@@ -104,18 +104,20 @@ async def test_fewer_files_mean_fewer_connections(
     }
 
 
-async def test_no_files_at_all_still_leave_one_place(
+async def test_fewer_files_mean_fewer_sockets_that_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "raise_file_limit", lambda wanted: -32)
-    async with sidecar(policy_of(NOWHERE), tmp_path) as s:
-        assert s.sidecar.connections.limit == 1
+    monkeypatch.setattr(app, "raise_file_limit", lambda wanted: (wanted, 3))
+    with capture_logs() as logs:
+        async with sidecar(policy_of(NOWHERE), tmp_path) as s:
+            assert s.sidecar._front.max_waiting == 3 + 64
+    assert [line["event"] for line in logs] == ["started"]
 
 
 async def test_enough_files_leave_the_policys_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "raise_file_limit", lambda wanted: wanted)
+    monkeypatch.setattr(app, "raise_file_limit", lambda wanted: (wanted, wanted))
     with capture_logs() as logs:
         async with sidecar(policy_of(NOWHERE, server={"max_connections": 7}), tmp_path) as s:
             assert s.sidecar.connections.limit == 7

@@ -5,19 +5,20 @@ import os
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import AsyncIterator, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from sidecar.model import Denial
 from sidecar.policy.compiled import Address
 from sidecar.proxy.accept import Acceptor
-from sidecar.proxy.handover import FrontServer, peer_of
+from sidecar.proxy.front import Front, FrontServer, RequestHead
 from sidecar.proxy.listeners import Listeners
+from sidecar.proxy.refusals import HttpRefusal
 from tests.support.certificates import authority
 from tests.support.clients import Raw, raw
 
@@ -33,11 +34,12 @@ LOCAL = SIGNATURE + struct.pack("!BBH", 0x20, 0, 0)
 
 
 class Listening:
-    """Open listeners; `rejected` is what they told of."""
+    """Open listeners before `front`; `rejected` is what they told of."""
 
     def __init__(self) -> None:
         self.rejected: list[tuple[str, str]] = []
         self.listeners: Listeners
+        self.front: FrontServer
         self.changed = asyncio.Event()
 
     @property
@@ -54,14 +56,13 @@ class Listening:
         return one
 
 
-async def whoami(request: web.BaseRequest) -> web.StreamResponse:
+async def whoami(front: Front, _: RequestHead) -> HttpRefusal:
     """Answers with the peer's address and whether it speaks TLS."""
-    address, secure = peer_of(request)
-    return web.Response(text=f"{address} {secure}")
+    return HttpRefusal(200, {}, f"{front.address} {front.secure}".encode())
 
 
-def on_error(*_: Any) -> web.StreamResponse:
-    return web.Response(status=400)
+def on_error(_: Front, error: Exception) -> HttpRefusal:
+    raise error
 
 
 @contextlib.asynccontextmanager
@@ -72,7 +73,7 @@ async def listening(
     head_timeout: float = 5,
 ) -> AsyncIterator[Listening]:
     one = Listening()
-    front = FrontServer(
+    one.front = front = FrontServer(
         whoami,
         on_error=on_error,
         on_reject=one.reject,
@@ -89,8 +90,7 @@ async def listening(
         yield one
     finally:
         await one.listeners.close()
-        front.pre_shutdown()
-        await front.shutdown(1)
+        await front.close()
         await asyncio.sleep(0)
 
 
@@ -110,6 +110,19 @@ async def ask(
     name = "localhost" if tls else None
     streams = await asyncio.open_connection(host, port, ssl=tls, server_hostname=name)
     return await asked(Raw(*streams), before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels may not hand options on")
+@pytest.mark.parametrize("trusted", [None, LOOPBACK])
+async def test_the_kernel_notices_a_client_that_is_gone(trusted: Sequence[Any] | None) -> None:
+    async with listening(trusted=trusted) as one, raw(one.port) as client:
+        await client.send(b"PROXY UNKNOWN\r\n" if trusted else b"G")
+        async with asyncio.timeout(5):
+            while not one.front.fronts:
+                await asyncio.sleep(0.005)
+        (accepted,) = one.front.fronts
+        sock = accepted.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
 async def test_several_addresses_are_listened_on() -> None:

@@ -90,15 +90,21 @@ def test_a_peer_that_has_just_vanished_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("soft", "hard", "raised", "allowed"),
     [
-        (1024, 4096, 3256, 1000),
-        (1024, INFINITY, 3256, 1000),
-        (1024, 1756, 1756, 500),
-        (4096, 4096, None, 1000),
-        (INFINITY, INFINITY, None, 1000),
+        (1024, 4096, 3256, (1000, 1000)),
+        (1024, INFINITY, 3256, (1000, 1000)),
+        (1024, 2756, 2756, (1000, 500)),
+        (1024, 1156, 1156, (400, 100)),
+        (64, 128, 128, (1, 0)),
+        (4096, 4096, None, (1000, 1000)),
+        (INFINITY, INFINITY, None, (1000, 1000)),
     ],
 )
 def test_the_file_limit_is_raised_as_far_as_it_may(
-    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int | None, allowed: int
+    monkeypatch: pytest.MonkeyPatch,
+    soft: int,
+    hard: int,
+    raised: int | None,
+    allowed: tuple[int, int],
 ) -> None:
     told: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))

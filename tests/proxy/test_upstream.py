@@ -1,9 +1,10 @@
 import asyncio
 import contextlib
+import errno
 import gc
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sidecar.model import Permit, Reason
 from sidecar.policy.compiled import Address, Upstream, UpstreamTls
 from sidecar.proxy import upstream
 from sidecar.proxy.upstream import MAX_HEAD, Dialled, dial
+from sidecar.wire.handshake import accept_key
 from tests.support.certificates import Authority, authority
 from tests.support.clients import KEY, head
 from tests.support.pairs import bare_server
@@ -23,13 +25,25 @@ REQUEST = head("/ws", "Sec-WebSocket-Protocol: chat")
 PERMIT = Permit("main", "main", REQUEST, KEY, ("chat",), None, None)
 
 
-def at(port: int, *, timeout: float = 5, tls: UpstreamTls | None = None) -> Upstream:
+def at(
+    port: int, *, timeout: float = 5, tls: UpstreamTls | None = None, remote: bool = False
+) -> Upstream:
     address = Address("127.0.0.1", port)
-    return Upstream("main", address, connect_timeout=timeout, tls=tls or UpstreamTls())
+    tls = tls or UpstreamTls()
+    return Upstream("main", address, connect_timeout=timeout, tls=tls, remote=remote)
+
+
+async def dialled_to(
+    server: Upstream, tls: ssl.SSLContext | None = None, *, timeout: float = 5
+) -> Dialled:
+    """Dial with a deadline that is `timeout` seconds away."""
+    return await dial(PERMIT, server, tls, asyncio.get_running_loop().time() + timeout)
 
 
 @contextlib.asynccontextmanager
-async def answering(answer: Answer, *, hang_up: bool = False) -> AsyncIterator[Upstream]:
+async def answering(
+    answer: Answer, *, hang_up: bool = False, remote: bool = False
+) -> AsyncIterator[Upstream]:
     """An upstream that gives one answer, and checks that it is left with its first connection."""
 
     async def serve() -> None:
@@ -40,7 +54,7 @@ async def answering(answer: Answer, *, hang_up: bool = False) -> AsyncIterator[U
 
     async with bare_server() as (port, accepted):
         serving = asyncio.create_task(serve())
-        yield at(port)
+        yield at(port, remote=remote)
         await serving
         assert accepted.empty()
 
@@ -49,7 +63,7 @@ async def refusal(answer: Answer, *, hang_up: bool = False) -> str:
     """Why an answer is refused."""
     async with answering(answer, hang_up=hang_up) as server:
         with pytest.raises(UpstreamError) as raised:
-            await dial(PERMIT, server, None)
+            await dialled_to(server)
     assert raised.value.reason is Reason.UPSTREAM_REFUSED
     return raised.value.detail
 
@@ -76,30 +90,75 @@ async def test_an_upgraded_socket_comes_with_what_the_upstream_chose_and_sent() 
         return switching(request, "Sec-WebSocket-Protocol: chat") + b"early"
 
     async with answering(answer) as server:
-        dialled = await dial(PERMIT, server, None)
-        assert (dialled.subprotocol, dialled.early) == ("chat", b"early")
-        assert not dialled.transport.is_reading()
+        dialled = await dialled_to(server)
+        assert (dialled.subprotocol, bytes(dialled.early)) == ("chat", b"early")
+        assert dialled.accept == accept_key(KEY)
         assert not dialled.transport.is_closing()
         dialled.transport.abort()
 
 
-async def test_the_kernel_is_asked_to_notice_a_dead_upstream() -> None:
-    async with answering(switching) as server:
-        dialled = await dial(PERMIT, server, None)
+@pytest.mark.parametrize("in_one_write", [True, False])
+async def test_what_comes_before_the_socket_is_taken_is_kept_up_to_one_read(
+    in_one_write: bool,
+) -> None:
+    offered = 4 * 2**20
+    early = bytes(1000)
+    async with bare_server() as (port, accepted):
+        dialling = asyncio.create_task(dialled_to(at(port)))
+        reader, writer = await accepted.get()
+        answer = switching(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer + early if in_one_write else answer)
+        dialled = await asyncio.wait_for(dialling, 5)
+        writer.write(b"x" * offered)
+        await eventually(lambda: not dialled.transport.is_reading())
+        kept = len(dialled.early)
+        assert 0 < kept <= len(early) + 256 * 1024
+        taken = Taken()
+        dialled.transport.set_protocol(taken)
+        dialled.transport.resume_reading()
+        await eventually(lambda: len(dialled.early) + taken.size >= offered)
+        assert len(dialled.early) == kept
+        assert kept + taken.size == offered + (len(early) if in_one_write else 0)
+        dialled.transport.abort()
+
+
+class Taken(asyncio.Protocol):
+    """Counts what comes."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def data_received(self, data: bytes) -> None:
+        self.size += len(data)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("remote", [True, False])
+async def test_the_kernel_is_asked_to_notice_a_dead_upstream_on_another_host(
+    remote: bool,
+) -> None:
+    async with answering(switching, remote=remote) as server:
+        dialled = await dialled_to(server)
         sock = dialled.transport.get_extra_info("socket")
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) == remote
         dialled.transport.abort()
 
 
 async def test_an_answer_may_come_byte_by_byte() -> None:
     async with bare_server() as (port, accepted):
-        dialling = asyncio.create_task(dial(PERMIT, at(port), None))
+        dialling = asyncio.create_task(dialled_to(at(port)))
         reader, writer = await accepted.get()
         for byte in switching(await reader.readuntil(b"\r\n\r\n")):
             writer.write(bytes([byte]))
             await asyncio.sleep(0)
         dialled = await asyncio.wait_for(dialling, 5)
-        assert dialled == Dialled(dialled.transport, None, b"")
+        assert dialled == Dialled(dialled.transport, accept_key(KEY), None, bytearray())
         dialled.transport.abort()
 
 
@@ -162,7 +221,7 @@ async def test_a_head_over_16_kib_is_refused(complete: bool) -> None:
 
 async def test_early_data_does_not_count_as_head() -> None:
     async with answering(lambda request: switching(request) + bytes(2 * MAX_HEAD)) as server:
-        dialled = await dial(PERMIT, server, None)
+        dialled = await dialled_to(server)
         assert dialled.early == bytes(len(dialled.early))
         dialled.transport.abort()
 
@@ -174,7 +233,7 @@ async def test_an_upstream_that_hangs_up_is_refused(sent: bytes) -> None:
 
 async def test_an_upstream_that_resets_the_connection_is_refused() -> None:
     async with bare_server() as (port, accepted):
-        dialling = asyncio.create_task(dial(PERMIT, at(port), None))
+        dialling = asyncio.create_task(dialled_to(at(port)))
         _, writer = await accepted.get()
         writer.transport.abort()  # with the request unread: an RST
         with pytest.raises(UpstreamError) as raised:
@@ -184,7 +243,7 @@ async def test_an_upstream_that_resets_the_connection_is_refused() -> None:
 
 async def test_a_refused_answer_leaves_no_socket_open() -> None:
     async with bare_server() as (port, accepted):
-        dialling = asyncio.create_task(dial(PERMIT, at(port), None))
+        dialling = asyncio.create_task(dialled_to(at(port)))
         reader, writer = await accepted.get()
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         with pytest.raises(UpstreamError):
@@ -196,7 +255,7 @@ async def test_a_refused_answer_leaves_no_socket_open() -> None:
 
 async def test_a_cancelled_dial_leaves_no_socket_open() -> None:
     async with bare_server() as (port, accepted):
-        dialling = asyncio.create_task(dial(PERMIT, at(port), None))
+        dialling = asyncio.create_task(dialled_to(at(port)))
         reader, _ = await accepted.get()
         await reader.readuntil(b"\r\n\r\n")
         dialling.cancel()
@@ -207,11 +266,27 @@ async def test_a_cancelled_dial_leaves_no_socket_open() -> None:
 
 async def test_bytes_behind_a_refused_answer_are_not_looked_at() -> None:
     """They may come between the refusal and the end of the socket."""
-    answer = upstream._Answer(PERMIT)
+    later = asyncio.get_running_loop().time() + 60
+    answer = upstream._Answer(PERMIT, later, later, lambda: None)
+    answer.connection_made(Deaf())
     answer.data_received(b"HTTP/1.1 200 OK\r\n\r\n")
     answer.data_received(switching(REQUEST))
     with pytest.raises(UpstreamError, match="answered 200"):
         answer.done.result()
+    answer.end(good=False)
+
+
+class Deaf(asyncio.Transport):
+    """Takes everything, reads nothing."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
 
 
 def closed_port() -> int:
@@ -223,24 +298,103 @@ def closed_port() -> int:
 
 async def test_a_refused_connection_is_unreachable() -> None:
     with pytest.raises(UpstreamError) as raised:
-        await dial(PERMIT, at(closed_port()), None)
+        await dialled_to(at(closed_port()))
     assert raised.value.reason is Reason.UPSTREAM_UNREACHABLE
     gc.collect()  # an exception that nobody looked at would be reported here
 
 
-async def test_a_connection_that_is_not_there_in_time_is_a_timeout() -> None:
-    """A server that takes no connections: its queue of them is full."""
-    with socket.socket() as full, contextlib.ExitStack() as queue:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
+@pytest.fixture
+def full() -> Iterator[int]:
+    """The port of a server that takes no connections: its queue of them is full."""
+    with socket.socket() as server, contextlib.ExitStack() as queue:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
         for _ in range(2):
             waiting = queue.enter_context(socket.socket())
             waiting.setblocking(False)
             with contextlib.suppress(BlockingIOError):
-                waiting.connect(full.getsockname())
-        with pytest.raises(UpstreamError) as raised:
-            await dial(PERMIT, at(full.getsockname()[1], timeout=0.1), None)
+                waiting.connect(server.getsockname())
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(("connect_timeout", "timeout"), [(0.1, 60), (60, 0.1)])
+async def test_a_connection_that_is_not_there_in_time_is_a_timeout(
+    full: int, connect_timeout: float, timeout: float
+) -> None:
+    with pytest.raises(UpstreamError, match="no connection in time") as raised:
+        await dialled_to(at(full, timeout=connect_timeout), timeout=timeout)
     assert raised.value.reason is Reason.UPSTREAM_TIMEOUT
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+    await asyncio.sleep(0)  # where a cancellation that was left over would show
+
+
+async def test_a_time_out_of_the_kernel_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def late(*_: object, **__: object) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", late)
+    with pytest.raises(UpstreamError, match="no connection in time") as raised:
+        await dialled_to(at(1))
+    assert raised.value.reason is Reason.UPSTREAM_TIMEOUT
+
+
+@pytest.mark.parametrize("connect_timeout", [0.1, 60])
+async def test_an_answer_that_is_not_there_in_time_is_a_timeout(connect_timeout: float) -> None:
+    async with bare_server() as (port, accepted):
+        server = at(port, timeout=connect_timeout)
+        dialling = asyncio.create_task(dialled_to(server, timeout=0.3))
+        reader, _ = await accepted.get()
+        with pytest.raises(UpstreamError, match="no answer in time") as raised:
+            await asyncio.wait_for(dialling, 5)
+        assert raised.value.reason is Reason.UPSTREAM_TIMEOUT
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 5) == REQUEST
+
+
+async def test_an_answer_may_take_longer_than_the_connection() -> None:
+    async with bare_server() as (port, accepted):
+        dialling = asyncio.create_task(dialled_to(at(port, timeout=0.1)))
+        reader, writer = await accepted.get()
+        request = await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.2)
+        writer.write(switching(request))
+        dialled = await asyncio.wait_for(dialling, 5)
+        dialled.transport.abort()
+
+
+async def test_a_dial_that_is_cancelled_while_it_connects_stays_cancelled(full: int) -> None:
+    dialling = asyncio.create_task(dialled_to(at(full)))
+    await asyncio.sleep(0.05)
+    dialling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dialling
+    assert dialling.cancelled()
+
+
+@pytest.mark.parametrize("time_out_first", [True, False])
+async def test_a_cancellation_that_comes_together_with_the_time_out_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, full: int, time_out_first: bool
+) -> None:
+    answers: list[upstream._Answer] = []
+    late = upstream._Answer._late
+
+    def late_and_cancelled(self: upstream._Answer) -> None:
+        answers.append(self)
+        if time_out_first:
+            late(self)
+        dialling.cancel()
+        if not time_out_first:
+            late(self)
+
+    monkeypatch.setattr(upstream._Answer, "_late", late_and_cancelled)
+    dialling = asyncio.create_task(dialled_to(at(full, timeout=0.05)))
+    with pytest.raises(asyncio.CancelledError):
+        await dialling
+    assert dialling.cancelled()
+    (answer,) = answers
+    assert answer.timed_out
 
 
 async def test_a_unix_socket_is_dialled(tmp_path: Path) -> None:
@@ -254,14 +408,14 @@ async def test_a_unix_socket_is_dialled(tmp_path: Path) -> None:
     path = str(tmp_path / "upstream.sock")
     server = await asyncio.start_unix_server(serve, path)
     async with server:
-        dialled = await dial(PERMIT, Upstream("main", Address(unix=path)), None)
+        dialled = await dialled_to(Upstream("main", Address(unix=path)))
         dialled.transport.abort()
         await asyncio.wait_for(left.wait(), 5)
 
 
 async def test_a_unix_socket_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(UpstreamError) as raised:
-        await dial(PERMIT, Upstream("main", Address(unix=str(tmp_path / "none"))), None)
+        await dialled_to(Upstream("main", Address(unix=str(tmp_path / "none"))))
     assert raised.value.reason is Reason.UPSTREAM_UNREACHABLE
 
 
@@ -285,7 +439,7 @@ async def dial_tls(
         try:
             client = ssl.create_default_context(cafile=trusted.ca)
             secure = at(port, tls=UpstreamTls(server_name=server_name))
-            dialled = await dial(PERMIT, secure, client)
+            dialled = await dialled_to(secure, client)
             dialled.transport.abort()
             return dialled
         finally:
@@ -317,7 +471,7 @@ async def test_a_certificate_of_another_name_is_not_believed(ca: Authority) -> N
 async def test_a_plain_server_where_tls_is_expected_is_unreachable() -> None:
     async with bare_server() as (port, accepted):
         client = ssl.create_default_context()
-        dialling = asyncio.create_task(dial(PERMIT, at(port), client))
+        dialling = asyncio.create_task(dialled_to(at(port), client))
         _, writer = await accepted.get()
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         with pytest.raises(UpstreamError, match="TLS") as raised:

@@ -60,5 +60,5 @@ def closing(with_: str = "close", **refuse: Any) -> dict[str, Any]:
 async def wait_until_nobody_waits(running: Running) -> None:
     """Until the front has seen that the client is gone."""
     async with asyncio.timeout(5):
-        while any(front.transport for front in running.sidecar._front.connections):
+        while not all(front.transport.is_closing() for front in running.sidecar._front.fronts):
             await asyncio.sleep(0.01)

@@ -38,12 +38,14 @@ def compile_upstream(name: str, model: schema.Upstream, report: Report) -> Upstr
             "write the url with wss://, or remove tls",
             given=[(*loc, "url")],
         )
-    if not is_loopback(target.address):
+    remote = not is_loopback(target.address)
+    if remote:
         _check_remote(loc, model, target, report)
     return Upstream(
         name=name,
         address=target.address,
         secure=target.secure,
+        remote=remote,
         prefix=target.prefix,
         connect_timeout=model.connect_timeout,
         tls=tls,

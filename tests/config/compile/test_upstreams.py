@@ -31,6 +31,7 @@ def policy(url: str, more: str = "") -> str:
 def test_urls(load: Load, url: str, address: Address, secure: bool, prefix: str) -> None:
     upstream = load(policy(url)).policy.upstreams["chat"]
     assert (upstream.address, upstream.secure, upstream.prefix) == (address, secure, prefix)
+    assert not upstream.remote
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,9 @@ def test_a_remote_upstream_without_a_client_certificate_is_warned_of(load: Load,
 
 def test_a_remote_upstream_with_a_client_certificate_is_fine(load: Load, material: Path) -> None:
     tls = f"tls: {{certificate: {material}/tls.crt, key: {material}/tls.key}}"
-    assert load(policy("wss://10.0.0.1", f", allow_remote: true, {tls}")).warnings == ()
+    loaded = load(policy("wss://10.0.0.1", f", allow_remote: true, {tls}"))
+    assert loaded.warnings == ()
+    assert loaded.policy.upstreams["chat"].remote
 
 
 def test_tls_for_an_upstream_without_it_is_refused(mistakes: Mistakes) -> None:
