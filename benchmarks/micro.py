@@ -95,10 +95,10 @@ def is_compiled() -> bool:
 # frame must not copy a byte.
 _INTERPRETED: Final = {
     "one small frame, client": Cost(6, 128, 0.5),
-    "16 small frames, client": Cost(66, 512, 0.5),
+    "16 small frames, client": Cost(6, 512, 0.5),
     "inside a big frame, client": Cost(2, 256, 0.5),
     "one small frame, upstream": Cost(3, 128, 0.5),
-    "16 small frames, upstream": Cost(18, 512, 0.5),
+    "16 small frames, upstream": Cost(3, 512, 0.5),
     "inside a big frame, upstream": Cost(2, 256, 0.5),
 }
 _COMPILED: Final = {name: replace(cost, calls=1) for name, cost in _INTERPRETED.items()}

@@ -5,4 +5,5 @@ cdef class Bucket:
     cdef double _rate, _burst, _slack, _level, _at
 
     cpdef double take(self, double cost, double now)
+    cpdef bint take_all(self, double cost, double now)
     cpdef give_back(self, double cost)

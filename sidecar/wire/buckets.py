@@ -62,6 +62,12 @@ class Bucket:
         self._at = now
         return 0.0
 
+    def take_all(self, cost: float, now: float) -> bool:
+        """Charge at once what many calls of `take` would charge, each of which conforms; else
+        nothing. `cost` is theirs together.
+        """
+        return cost <= self._burst and self.take(cost, now) == 0.0
+
     def give_back(self, cost: float) -> None:
-        """Undo the `take` just before, which was charged `cost`."""
+        """Undo the `take` or `take_all` just before, which was charged `cost`."""
         self._level -= cost

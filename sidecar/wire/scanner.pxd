@@ -29,6 +29,17 @@ cdef class FrameScanner:
     )
     cpdef bytes feed(self, bytes data, double now)
 
+    @cython.locals(
+        end=cython.longlong, start=cython.longlong, last=cython.longlong,
+        frames=cython.longlong, headers=cython.longlong, payload=cython.longlong,
+        mask_bit=cython.int, head=cython.int, extended=cython.int, longest=cython.longlong,
+        first=cython.int, second=cython.int, length=cython.longlong, body=cython.longlong,
+    )
+    cdef long long _whole_messages(self, bytes data, long long at, double now)
+
+    @cython.locals(bucket=compiled.Bucket, others=compiled.Bucket)
+    cdef bint _affords(self, long long messages, long long payload, double now)
+
     @cython.locals(bucket=compiled.Bucket, fate=cython.int)
     cdef int _admit(self, int first, long long length, double now)
 

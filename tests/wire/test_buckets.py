@@ -97,3 +97,31 @@ def test_over_any_time_no_more_passes_than_burst_and_rate(
         for at, cost in taken[index:]:
             passed += cost
             assert passed <= burst + rate * (at - since) + 1e-3
+
+
+@given(
+    costs=st.lists(st.integers(0, 30), max_size=12),
+    spent=st.integers(0, 60),
+    burst=st.integers(1, 60),
+)
+def test_all_at_once_is_charged_what_each_would_be(
+    costs: list[int], spent: int, burst: int
+) -> None:
+    one, other = Bucket(1, 1, burst), Bucket(1, 1, burst)
+    for bucket in (one, other):
+        bucket.take(spent, 0.0)
+    each = [other.take(cost, 0.0) for cost in costs]
+    if one.take_all(sum(costs), 0.0):
+        assert each == [0.0] * len(costs)
+        assert one.take(1, 0.0) == other.take(1, 0.0)
+    else:
+        assert sum(costs) + spent > burst
+        untouched = Bucket(1, 1, burst)
+        untouched.take(spent, 0.0)
+        assert one.take(1, 0.0) == untouched.take(1, 0.0)  # nothing was charged
+
+
+def test_all_at_once_may_not_leave_a_debt() -> None:
+    bucket = Bucket(1, 1, 10)
+    assert not bucket.take_all(11, 0.0)
+    assert bucket.take_all(10, 0.0)
