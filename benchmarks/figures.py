@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["FIGURES", "HEADLINES", "SHAPES", "Figure", "Shape"]
+__all__ = ["FIGURES", "HANDSHAKES", "HEADLINES", "SHAPES", "Figure", "Handshake", "Shape"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,32 @@ SHAPES: Final = (
     Shape("64x128x16", "64 connections × 128 B × 16 in flight", 64, "128", 16),
     Shape("8x64KiBx4", "8 connections × 64 KiB × 4 in flight", 8, "65536", 4),
     Shape("mixed", "16 connections × 16 B to 32 KiB × 4 in flight", 16, "mixed", 4),
+)
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """Handshakes of a peer's variant; with `different` each brings a token of its own."""
+
+    name: str
+    title: str
+    variant: str
+    different: bool = False
+
+
+def _with_tokens(algorithm: str) -> tuple[Handshake, Handshake]:
+    name, title = f"handshake-{algorithm}", f"with {algorithm}"
+    return (
+        Handshake(name, f"{title}, each with a token of its own", algorithm, different=True),
+        Handshake(f"{name}-same", f"{title}, all with the same token", algorithm),
+    )
+
+
+HANDSHAKES: Final = (
+    Handshake("handshake-plain", "without a token", "plain"),
+    *_with_tokens("HS256"),
+    *_with_tokens("RS256"),
+    *_with_tokens("ES256"),
 )
 
 
@@ -46,14 +72,13 @@ def _of_shape(shape: Shape) -> tuple[Figure, ...]:
     )
 
 
-def _of_handshake(variant: str) -> tuple[Figure, ...]:
-    key = f"handshake-{variant}"
-    what = "without a token" if variant == "plain" else f"with {variant}"
+def _of_handshake(kind: Handshake) -> tuple[Figure, ...]:
+    key, what = kind.name, kind.title
     return (
-        Figure(f"{key}.per_cpu", f"Handshakes {what} per CPU second", "1/s", lower_is_better=False),
+        Figure(f"{key}.per_cpu", f"Handshakes per CPU second {what}", "1/s", lower_is_better=False),
         Figure(f"{key}.per_second", f"Handshakes {what}", "1/s", lower_is_better=False),
-        Figure(f"{key}.p50_us", f"Handshake {what}, p50", "µs"),
-        Figure(f"{key}.p99_us", f"Handshake {what}, p99", "µs"),
+        Figure(f"{key}.p50_us", f"Handshake p50 {what}", "µs"),
+        Figure(f"{key}.p99_us", f"Handshake p99 {what}", "µs"),
     )
 
 
@@ -64,11 +89,7 @@ FIGURES: Final = (
     Figure("rate.added_p50_us", "Latency added at 10,000 messages/s, p50", "µs"),
     Figure("rate.added_p99_us", "Latency added at 10,000 messages/s, p99", "µs"),
     Figure("rate.cpu_us", "CPU per message at 10,000 messages/s", "µs"),
-    *(
-        figure
-        for variant in ("plain", "HS256", "RS256", "ES256")
-        for figure in _of_handshake(variant)
-    ),
+    *(figure for kind in HANDSHAKES for figure in _of_handshake(kind)),
     Figure("memory.start_ms", "Start until the first handshake", "ms"),
     Figure("memory.rest_bytes", "Memory at rest (PSS)", "B"),
     Figure("memory.each_first", "Memory per idle connection, the first 1,000", "B"),

@@ -24,7 +24,7 @@ class Load:
     """What came of a load.
 
     `count` is messages or handshakes in `seconds`, `cpu` the proxy's CPU seconds meanwhile,
-    latencies are in microseconds.
+    latencies are in microseconds. `begun` is how many handshakes were sent from start to end.
     """
 
     count: int
@@ -32,6 +32,7 @@ class Load:
     cpu: float
     p50: float
     p99: float
+    begun: int
 
     @property
     def cpu_us(self) -> float:
@@ -71,6 +72,7 @@ def run(build: Path, mode: str, flags: Sequence[str], pids: Sequence[int]) -> Lo
         marks[1] - marks[0],
         result["p50_us"],
         result["p99_us"],
+        result["begun"],
     )
 
 

@@ -5,8 +5,10 @@
  *     loadgen handshake --connections 32 --seconds 3 --warmup 1
  *     loadgen idle      --connections 8000
  *
- * with --host, --port, --path and any number of --header 'Name: value'. `--payload mixed` is a fixed
- * pseudo-random mix of 16 B to 32 KiB. One JSON object is written to stdout; with --marks a line
+ * with --host, --port, --path and any number of --header 'Name: value'. With --header-file FILE each
+ * handshake sends one line of the file more, in turn and from the first again after the last; the
+ * first to send is line --header-start, from 0, and the JSON says as `begun` how many were sent.
+ * `--payload mixed` is a fixed pseudo-random mix of 16 B to 32 KiB. One JSON object is written to stdout; with --marks a line
  * `begin` and a line `end` on stderr enclose what was measured, so that another program can read the
  * proxy's own clock at both. It ends by itself, at the latest after --limit seconds.
  *
@@ -70,6 +72,8 @@ struct options {
     const char *host;
     int port;
     const char *path;
+    const char *header_file;
+    uint64_t header_start;
     int connections;
     uint32_t payload; /* 0: mixed */
     int in_flight;
@@ -104,8 +108,10 @@ static struct options options = {
     .host = "127.0.0.1", .path = "/", .connections = 64, .payload = 128, .in_flight = 1,
     .rate = 10000, .seconds = 3, .warmup = 1, .limit = 0,
 };
-static char request[MAX_REQUEST];
+static char request[MAX_REQUEST]; /* without its last header and the empty line */
 static size_t request_length;
+static char **lines; /* of --header-file */
+static uint64_t line_count, begun;
 static uint8_t input[READ_SIZE];
 static int epoll;
 static struct connection *connections;
@@ -253,10 +259,51 @@ static void make_request(char **headers, int count)
                           options.path, options.host, options.port);
     for (int i = 0; i < count && length < MAX_REQUEST; i++)
         length += snprintf(request + length, sizeof request - (size_t)length, "%s\r\n", headers[i]);
-    if (length >= MAX_REQUEST - 2)
+    if (length > MAX_REQUEST - 2)
         die("the request is too long");
+    request_length = (size_t)length;
+}
+
+static void read_lines(void)
+{
+    FILE *file = fopen(options.header_file, "r");
+    if (file == NULL)
+        die("%s: %s", options.header_file, strerror(errno));
+    char *line = NULL;
+    size_t room = 0;
+    ssize_t length;
+    while ((length = getline(&line, &room, file)) > 0) {
+        if (line[length - 1] == '\n')
+            line[--length] = '\0';
+        if (length == 0 || request_length + (size_t)length + 4 > MAX_REQUEST)
+            die("%s: line %" PRIu64 " is empty or too long", options.header_file, line_count + 1);
+        if ((line_count & (line_count + 1)) == 0) /* room for twice as many */
+            lines = realloc(lines, 2 * (line_count + 1) * sizeof *lines);
+        if (lines == NULL)
+            die("no memory");
+        lines[line_count++] = line;
+        line = NULL;
+    }
+    free(line);
+    fclose(file);
+    if (line_count == 0)
+        die("%s: no lines", options.header_file);
+}
+
+/* The request of the next handshake, whole in `request`; its length. */
+static size_t next_request(void)
+{
+    size_t length = request_length;
+    if (line_count > 0) {
+        const char *line = lines[(options.header_start + begun) % line_count];
+        size_t more = strlen(line);
+        memcpy(request + length, line, more);
+        memcpy(request + length + more, "\r\n", 2);
+        length += more + 2;
+    }
     memcpy(request + length, "\r\n", 2);
-    request_length = (size_t)length + 2;
+    begun++;
+    return length + 2;
 }
 
 /* --- connections --------------------------------------------------------------------------------- */
@@ -453,7 +500,8 @@ static void begin_handshake(struct connection *c)
         fail(c, "connect", strerror(error));
         return;
     }
-    if (send(c->fd, request, request_length, MSG_NOSIGNAL) != (ssize_t)request_length) {
+    size_t length = next_request();
+    if (send(c->fd, request, length, MSG_NOSIGNAL) != (ssize_t)length) {
         fail(c, "send", strerror(errno));
         return;
     }
@@ -691,11 +739,11 @@ static void report(void)
     double seconds = (double)(measured_to - measured_from) / 1e9;
     printf("{\"mode\": \"%s\", \"connections\": %d, \"payload\": %" PRIu32 ", \"in_flight\": %d, "
            "\"seconds\": %.6f, \"count\": %" PRIu64 ", \"per_second\": %.1f, \"bytes\": %" PRIu64 ", "
-           "\"p50_us\": %.2f, \"p99_us\": %.2f, \"max_us\": %.2f, \"errors\": %" PRIu64 ", "
+           "\"begun\": %" PRIu64 ", \"p50_us\": %.2f, \"p99_us\": %.2f, \"max_us\": %.2f, \"errors\": %" PRIu64 ", "
            "\"overruns\": %" PRIu64 ", \"first_error\": \"%s\"}\n",
            names[options.mode], options.connections, options.payload, options.in_flight, seconds,
-           messages, (double)messages / seconds, bytes, percentile_us(0.5), percentile_us(0.99),
-           (double)highest / 1000, errors, overruns, first_error);
+           messages, (double)messages / seconds, bytes, begun, percentile_us(0.5),
+           percentile_us(0.99), (double)highest / 1000, errors, overruns, first_error);
 }
 
 /* --- the command line ---------------------------------------------------------------------------- */
@@ -725,7 +773,7 @@ static void parse(int argc, char **argv)
         {"header", 1, NULL, 'H'},    {"connections", 1, NULL, 'c'}, {"payload", 1, NULL, 's'},
         {"in-flight", 1, NULL, 'f'}, {"rate", 1, NULL, 'r'},     {"seconds", 1, NULL, 'd'},
         {"warmup", 1, NULL, 'w'},    {"limit", 1, NULL, 'l'},    {"marks", 0, NULL, 'm'},
-        {NULL, 0, NULL, 0},
+        {"header-file", 1, NULL, 'F'}, {"header-start", 1, NULL, 'S'}, {NULL, 0, NULL, 0},
     };
     char *headers[32];
     int count = 0, letter;
@@ -739,6 +787,8 @@ static void parse(int argc, char **argv)
                 die("too many headers");
             headers[count++] = optarg;
             break;
+        case 'F': options.header_file = optarg; break;
+        case 'S': options.header_start = (uint64_t)number(optarg, "header-start", 0, 1e15); break;
         case 'c': options.connections = (int)number(optarg, "connections", 1, 1e6); break;
         case 's':
             options.payload = strcmp(optarg, "mixed") == 0
@@ -758,6 +808,8 @@ static void parse(int argc, char **argv)
         die("usage: loadgen MODE --port PORT [--flag value]...; see the head of loadgen.c");
     options.mode = mode_of(argv[optind]);
     make_request(headers, count);
+    if (options.header_file != NULL)
+        read_lines();
 }
 
 int main(int argc, char **argv)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,10 +200,15 @@ class Site:
 
 
 class Running:
-    """A started peer; a context manager that ends it. `ready_seconds` is how long it took."""
+    """A started peer; a context manager that ends it.
+
+    `ready_seconds` is how long it took. `presented` is how many of the different tokens each
+    variant has seen: the next load goes on behind them.
+    """
 
     def __init__(self, peer: Peer, site: Site) -> None:
         self.peer = peer
+        self.presented = Counter[str]()
         self._site = site
         shared = free_port()
         self._ports = {
@@ -245,11 +251,19 @@ class Running:
     ) -> None:
         self.stop()
 
-    def target(self, variant: str) -> list[str]:
-        """Flags that make the load generator connect with what this variant asks for."""
+    def target(self, variant: str, different: int = 0) -> list[str]:
+        """Flags that make the load generator connect with what this variant asks for.
+
+        With one token for all connections, or in turn with so many different ones.
+        """
         flags = ["--port", str(self._ports[variant]), "--path", f"/{variant}"]
-        for name, value in self._headers(variant, self._site.credentials.tokens.get(variant)):
+        credentials = self._site.credentials
+        token = None if different else credentials.tokens.get(variant)
+        for name, value in self._headers(variant, token):
             flags += ["--header", f"{name}: {value}"]
+        if different:
+            flags += ["--header-file", str(credentials.different(variant, different))]
+            flags += ["--header-start", str(self.presented[variant])]
         return flags
 
     def stop(self) -> None:

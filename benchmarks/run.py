@@ -26,8 +26,8 @@ from benchmarks.tasks import DIRECT, Extent, Task, idle_levels, tasks
 __all__ = ["main"]
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
-_FULL: Final = Extent(seconds=3, warmup=1, idle=(1000, 4500, 8000))
-_QUICK: Final = Extent(seconds=0.4, warmup=0.1, idle=(100, 450, 800))
+_FULL: Final = Extent(seconds=3, warmup=1, idle=(1000, 4500, 8000), tokens=50_000)
+_QUICK: Final = Extent(seconds=0.4, warmup=0.1, idle=(100, 450, 800), tokens=500)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

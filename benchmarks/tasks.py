@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from benchmarks import load
-from benchmarks.figures import SHAPES, Shape
+from benchmarks.figures import HANDSHAKES, SHAPES, Handshake, Shape
 from benchmarks.measure import memory
 from benchmarks.peers import ORIGIN, Peer, Running, Site
 
@@ -26,11 +26,16 @@ _SPARE_FILES: Final = 500
 
 @dataclass(frozen=True)
 class Extent:
-    """How long a load is measured and warmed up, in seconds, and how many connections idle."""
+    """How long a load is measured and warmed up, in seconds, and how many connections idle.
+
+    `tokens` is how many different ones there are of an algorithm: more than any cache of verified
+    tokens holds, for after the last comes the first again.
+    """
 
     seconds: float
     warmup: float
     idle: tuple[int, int, int]
+    tokens: int
 
     @property
     def flags(self) -> list[str]:
@@ -67,8 +72,8 @@ def tasks() -> Iterator[Task]:
     for shape in SHAPES:
         yield Task(shape.name, partial(_roundtrip, shape))
     yield Task("rate", _rate, direct=True)
-    for variant in ("plain", "HS256", "RS256", "ES256"):
-        yield Task(f"handshake-{variant}", partial(_handshake, variant), variant)
+    for handshake in HANDSHAKES:
+        yield Task(handshake.name, partial(_handshake, handshake), handshake.variant)
     yield Task("memory", _memory, fresh=True)
 
 
@@ -85,10 +90,10 @@ def idle_levels(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
     )
 
 
-def _target(site: Site, running: Running | None, variant: str | None = None) -> list[str]:
+def _target(site: Site, running: Running | None) -> list[str]:
     if running is None:
         return ["--port", str(site.upstream), "--header", f"Origin: {ORIGIN}"]
-    return running.target(variant or running.peer.strictest)
+    return running.target(running.peer.strictest)
 
 
 def _roundtrip(
@@ -121,12 +126,16 @@ def _rate(site: Site, extent: Extent, running: Running | None) -> Mapping[str, f
 
 
 def _handshake(
-    variant: str, site: Site, extent: Extent, running: Running | None
+    kind: Handshake, site: Site, extent: Extent, running: Running | None
 ) -> Mapping[str, float]:
-    flags = ["--connections", _WORKERS, *extent.flags, *_target(site, running, variant)]
-    pids = running.pids if running else ()
-    result = load.run(site.build, "handshake", flags, pids)
-    key = f"handshake-{variant}"
+    if running is None:
+        return {}
+    target = running.target(kind.variant, extent.tokens if kind.different else 0)
+    flags = ["--connections", _WORKERS, *extent.flags, *target]
+    result = load.run(site.build, "handshake", flags, running.pids)
+    if kind.different:
+        running.presented[kind.variant] += result.begun
+    key = kind.name
     cost = {f"{key}.per_cpu": result.count / result.cpu} if result.cpu else {}
     return cost | {
         f"{key}.per_second": result.per_second,

@@ -1,0 +1,111 @@
+"""The load generator against a server that notes what it is sent."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmarks.build import build
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+
+ANSWER = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+)
+CLOSE = b"\x88\x02\x03\xe8"
+
+
+@pytest.fixture(scope="module")
+def loadgen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("build")
+    build(folder)
+    return folder / "loadgen"
+
+
+@asynccontextmanager
+async def server(heads: list[list[str]]) -> AsyncIterator[int]:
+    """Accepts every handshake and answers the close frame; notes the lines of each head."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            heads.append((await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n"))
+            writer.write(ANSWER)
+            await reader.readexactly(8)
+            writer.write(CLOSE)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1]
+
+
+async def run(loadgen: Path, *flags: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        loadgen, *flags, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, complaints = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), complaints.decode()
+
+
+async def test_handshakes_take_the_headers_of_the_file_in_turn(
+    loadgen: Path, tmp_path: Path
+) -> None:
+    lines = ["X-Turn: one", "X-Turn: two", "X-Turn: three"]
+    file = tmp_path / "headers"
+    file.write_text("\n".join(lines))
+    heads: list[list[str]] = []
+    async with server(heads) as port:
+        code, output, _ = await run(
+            *(loadgen, "handshake", "--port", str(port), "--connections", "1"),
+            *("--seconds", "0.3", "--warmup", "0", "--header", "Origin: https://a.example"),
+            *("--header-file", str(file), "--header-start", "2"),
+        )
+    assert code == 0
+    sent = [[line for line in head if line.startswith("X-Turn")] for head in heads]
+    assert sent == [[lines[(2 + number) % 3]] for number in range(len(heads))]
+    assert len(heads) > 3
+    assert all(
+        head[-3].startswith("X-Turn") and "Origin: https://a.example" in head for head in heads
+    )
+    result = json.loads(output)
+    assert result["errors"] == 0
+    assert result["begun"] - len(heads) in (0, 1)  # the last may not have been read
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "no lines"),
+        ("X-A: 1\n\nX-B: 2\n", "line 2 is empty or too long"),
+        ("X-A: " + 17_000 * "a", "line 1 is empty or too long"),
+    ],
+)
+async def test_a_file_without_good_headers_is_refused(
+    loadgen: Path, tmp_path: Path, text: str, complaint: str
+) -> None:
+    file = tmp_path / "headers"
+    file.write_text(text)
+    code, _, complaints = await run(loadgen, "handshake", "--port", "1", "--header-file", str(file))
+    assert code == 1
+    assert complaint in complaints
+
+
+async def test_without_a_file_every_handshake_is_alike(loadgen: Path) -> None:
+    heads: list[list[str]] = []
+    async with server(heads) as port:
+        code, _, _ = await run(
+            *(loadgen, "handshake", "--port", str(port), "--connections", "2"),
+            *("--seconds", "0.2", "--warmup", "0", "--header", "X-A: 1"),
+        )
+    assert code == 0
+    assert heads
+    assert all(head == heads[0] and head[-3] == "X-A: 1" for head in heads)
