@@ -1,14 +1,13 @@
 """What a process costs, from the kernel's own books: CPU time and memory of its whole group."""
 
 import contextlib
-import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ["Memory", "cpu_seconds", "group", "memory"]
 
-_TICK = 1 / os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
 
 
@@ -38,11 +37,18 @@ def group(leader: int) -> tuple[int, ...]:
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time of the processes and their ended children, each to 1/100 s."""
-    ticks = 0
-    for pid in pids:
-        ticks += sum(int(field) for field in _stat(pid)[11:15])
-    return ticks * _TICK
+    """User and system time of the processes, all threads, to the nanosecond.
+
+    Raises OSError where one of them has ended.
+    """
+    return sum(time.clock_gettime_ns(_cpu_clock(pid)) for pid in pids) / 1e9
+
+
+def _cpu_clock(pid: int) -> int:
+    """The clock of clock_getcpuclockid(3), which Python does not offer: Linux puts the process's
+    number, inverted, above three bits that say what is read. 2 is the CPU time of all its threads.
+    """
+    return ~pid << 3 | 2
 
 
 def memory(pids: Iterable[int]) -> Memory:
