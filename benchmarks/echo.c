@@ -1,6 +1,7 @@
 /* The upstream of the benchmarks: a WebSocket server that echoes, as cheaply as it can.
  *
  *     echo --port 9000 [--host 127.0.0.1]
+ *     echo --unix /path.sock
  *
  * One thread, one epoll. A frame is answered while it is still coming in, so memory does not depend
  * on its size: the header goes out unmasked as soon as it is whole, the payload as it arrives. Pings
@@ -19,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { READ_SIZE = 256 * 1024, MAX_HEAD = 16 * 1024, EVENTS = 512, MAX_HEADER = 14 };
@@ -387,18 +389,36 @@ static int listen_on(const char *host, int port)
     return fd;
 }
 
+static int listen_at(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path) {
+        fprintf(stderr, "echo: the path is too long\n");
+        exit(2);
+    }
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        die("socket");
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 4096) < 0)
+        die("listen");
+    return fd;
+}
+
 int main(int argc, char **argv)
 {
-    const char *host = "127.0.0.1";
+    const char *host = "127.0.0.1", *path = NULL;
     int port = 0;
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--port") == 0)
             port = atoi(argv[i + 1]);
         else if (strcmp(argv[i], "--host") == 0)
             host = argv[i + 1];
+        else if (strcmp(argv[i], "--unix") == 0)
+            path = argv[i + 1];
     }
-    if (port <= 0 || port > 65535) {
-        fprintf(stderr, "usage: echo --port PORT [--host ADDRESS]\n");
+    if (path == NULL && (port <= 0 || port > 65535)) {
+        fprintf(stderr, "usage: echo --port PORT [--host ADDRESS] | --unix PATH\n");
         return 2;
     }
     struct rlimit files;
@@ -406,7 +426,7 @@ int main(int argc, char **argv)
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
     epoll = epoll_create1(EPOLL_CLOEXEC);
-    int listener = listen_on(host, port);
+    int listener = path != NULL ? listen_at(path) : listen_on(host, port);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event) < 0)
         die("epoll");

@@ -8,6 +8,7 @@
  * with --host, --port, --path and any number of --header 'Name: value'. With --header-file FILE each
  * handshake sends one line of the file more, in turn and from the first again after the last; the
  * first to send is line --header-start, from 0, and the JSON says as `begun` how many were sent.
+ * --preface LINE is sent before the request (the PROXY protocol, version 1).
  * `--payload mixed` is a fixed pseudo-random mix of 16 B to 32 KiB. One JSON object is written to stdout; with --marks a line
  * `begin` and a line `end` on stderr enclose what was measured, so that another program can read the
  * proxy's own clock at both. It ends by itself, at the latest after --limit seconds.
@@ -16,7 +17,8 @@
  * rate       open loop: message i is due at start + i / rate whatever came back so far, and its
  *            latency counts from then on, so that a stall is charged to all that it delays; what is
  *            not back at the end counts with its age
- * handshake  connect, upgrade, check the answer, exchange close frames, hang up; again
+ * handshake  connect, upgrade, check the answer, exchange close frames, hang up; again. With
+ *            --refused STATUS that must be the answer, and after a 101 the server's close frame
  * idle       opens the connections, sends one message over each, writes its JSON and then holds them
  *            until stdin ends; from one source address for each 20,000 connections
  */
@@ -74,6 +76,8 @@ struct options {
     const char *path;
     const char *header_file;
     uint64_t header_start;
+    const char *preface;
+    int refused; /* the status of a refusal; 0: the handshake must succeed */
     int connections;
     uint32_t payload; /* 0: mixed */
     int in_flight;
@@ -252,11 +256,13 @@ static void make_tape(void)
 
 static void make_request(char **headers, int count)
 {
+    const char *preface = options.preface != NULL ? options.preface : "";
     int length = snprintf(request, sizeof request,
-                          "GET %s HTTP/1.1\r\nHost: %s:%d\r\nConnection: Upgrade\r\n"
+                          "%s%sGET %s HTTP/1.1\r\nHost: %s:%d\r\nConnection: Upgrade\r\n"
                           "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
                           "Sec-WebSocket-Key: " KEY "\r\n",
-                          options.path, options.host, options.port);
+                          preface, *preface != '\0' ? "\r\n" : "", options.path, options.host,
+                          options.port);
     for (int i = 0; i < count && length < MAX_REQUEST; i++)
         length += snprintf(request + length, sizeof request - (size_t)length, "%s\r\n", headers[i]);
     if (length > MAX_REQUEST - 2)
@@ -459,6 +465,23 @@ static uint32_t take_frames(struct connection *c, const uint8_t *in, size_t leng
     return count;
 }
 
+/* Whether a whole head is the refusal that is wanted, as far as it has come; a 101 is followed by a
+ * close frame. */
+static bool take_refusal(struct connection *c, const char *body)
+{
+    char wanted[] = "HTTP/1.1 000 ";
+    snprintf(wanted, sizeof wanted, "HTTP/1.1 %03d ", options.refused);
+    bool closes = options.refused == 101;
+    if (strncmp(c->answer, wanted, 13) != 0 || (closes && *body != '\0' && *body != '\x88')) {
+        fail(c, "handshake", c->answer);
+        return false;
+    }
+    if (closes && *body == '\0')
+        return false;
+    c->answer_length = 0;
+    return true;
+}
+
 /* The answer to the handshake: true once it is whole and good. */
 static bool take_answer(struct connection *c, const uint8_t *in, size_t length)
 {
@@ -475,6 +498,8 @@ static bool take_answer(struct connection *c, const uint8_t *in, size_t length)
             fail(c, "handshake", "the answer has no end");
         return false;
     }
+    if (options.refused != 0)
+        return take_refusal(c, end + 4);
     if (strncmp(c->answer, "HTTP/1.1 101 ", 13) != 0 || strstr(c->answer, ACCEPT) == NULL) {
         fail(c, "handshake", c->answer);
         return false;
@@ -715,7 +740,10 @@ static void run_handshake(void)
             if (c->state == OPEN && before == SHAKES) {
                 if (measuring)
                     note(now - c->began);
-                say_goodbye(c);
+                if (options.refused == 0 || options.refused == 101)
+                    say_goodbye(c);
+                else
+                    close_connection(c);
             }
         }
     }
@@ -773,7 +801,8 @@ static void parse(int argc, char **argv)
         {"header", 1, NULL, 'H'},    {"connections", 1, NULL, 'c'}, {"payload", 1, NULL, 's'},
         {"in-flight", 1, NULL, 'f'}, {"rate", 1, NULL, 'r'},     {"seconds", 1, NULL, 'd'},
         {"warmup", 1, NULL, 'w'},    {"limit", 1, NULL, 'l'},    {"marks", 0, NULL, 'm'},
-        {"header-file", 1, NULL, 'F'}, {"header-start", 1, NULL, 'S'}, {NULL, 0, NULL, 0},
+        {"header-file", 1, NULL, 'F'}, {"header-start", 1, NULL, 'S'}, {"preface", 1, NULL, 'a'},
+        {"refused", 1, NULL, 'R'},   {NULL, 0, NULL, 0},
     };
     char *headers[32];
     int count = 0, letter;
@@ -789,6 +818,8 @@ static void parse(int argc, char **argv)
             break;
         case 'F': options.header_file = optarg; break;
         case 'S': options.header_start = (uint64_t)number(optarg, "header-start", 0, 1e15); break;
+        case 'a': options.preface = optarg; break;
+        case 'R': options.refused = (int)number(optarg, "refused", 100, 599); break;
         case 'c': options.connections = (int)number(optarg, "connections", 1, 1e6); break;
         case 's':
             options.payload = strcmp(optarg, "mixed") == 0

@@ -28,13 +28,17 @@ def loadgen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def server(heads: list[list[str]]) -> AsyncIterator[int]:
-    """Accepts every handshake and answers the close frame; notes the lines of each head."""
+async def server(heads: list[list[str]], *answer: bytes) -> AsyncIterator[int]:
+    """Answers every handshake, with a 101 or in these parts, and what follows with a close frame;
+    notes the lines of each head.
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             heads.append((await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n"))
-            writer.write(ANSWER)
+            for part in answer or (ANSWER,):
+                writer.write(part)
+                await asyncio.sleep(0.01)
             await reader.readexactly(8)
             writer.write(CLOSE)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -66,7 +70,7 @@ async def test_handshakes_take_the_headers_of_the_file_in_turn(
     async with server(heads) as port:
         code, output, _ = await run(
             *(loadgen, "handshake", "--port", str(port), "--connections", "1"),
-            *("--seconds", "0.3", "--warmup", "0", "--header", "Origin: https://a.example"),
+            *("--seconds", "1", "--warmup", "0", "--header", "Origin: https://a.example"),
             *("--header-file", str(file), "--header-start", "2"),
         )
     assert code == 0
@@ -104,8 +108,69 @@ async def test_without_a_file_every_handshake_is_alike(loadgen: Path) -> None:
     async with server(heads) as port:
         code, _, _ = await run(
             *(loadgen, "handshake", "--port", str(port), "--connections", "2"),
-            *("--seconds", "0.2", "--warmup", "0", "--header", "X-A: 1"),
+            *("--seconds", "1", "--warmup", "0", "--header", "X-A: 1"),
         )
     assert code == 0
     assert heads
     assert all(head == heads[0] and head[-3] == "X-A: 1" for head in heads)
+
+
+async def test_a_preface_comes_before_the_request(loadgen: Path) -> None:
+    heads: list[list[str]] = []
+    line = "PROXY TCP4 203.0.113.7 127.0.0.1 56324 8080"
+    async with server(heads) as port:
+        code, _, _ = await run(
+            *(loadgen, "handshake", "--port", str(port), "--connections", "1"),
+            *("--seconds", "1", "--warmup", "0", "--preface", line),
+        )
+    assert code == 0
+    assert heads[0][:2] == [line, "GET / HTTP/1.1"]
+
+
+UNAUTHORIZED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (401, (UNAUTHORIZED + b"{}",)),
+        (401, (UNAUTHORIZED[:20], UNAUTHORIZED[20:])),
+        (101, (ANSWER + CLOSE,)),
+        (101, (ANSWER, CLOSE)),
+    ],
+)
+async def test_refusals_are_counted_where_they_are_wanted(
+    loadgen: Path, status: int, answer: tuple[bytes, ...]
+) -> None:
+    heads: list[list[str]] = []
+    async with server(heads, *answer) as port:
+        code, output, _ = await run(
+            *(loadgen, "handshake", "--port", str(port), "--connections", "2"),
+            *("--seconds", "1", "--warmup", "0", "--refused", str(status)),
+        )
+    result = json.loads(output)
+    assert code == 0
+    assert result["errors"] == 0
+    assert 0 < result["count"] <= len(heads) <= result["begun"]
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "error"),
+    [
+        (401, (ANSWER,), "HTTP/1.1 101"),
+        (101, (UNAUTHORIZED,), "HTTP/1.1 401"),
+        (101, (ANSWER + b"\x81\x00",), "HTTP/1.1 101"),
+    ],
+)
+async def test_another_answer_than_the_refusal_is_an_error(
+    loadgen: Path, status: int, answer: tuple[bytes, ...], error: str
+) -> None:
+    async with server([], *answer) as port:
+        code, output, _ = await run(
+            *(loadgen, "handshake", "--port", str(port), "--connections", "1"),
+            *("--seconds", "1", "--warmup", "0", "--refused", str(status)),
+        )
+    result = json.loads(output)
+    assert code == 1
+    assert result["count"] == 0
+    assert error in result["first_error"]
