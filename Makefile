@@ -23,10 +23,10 @@ COVERED_IN_FULL := sidecar/wire/*,sidecar/policy/*,sidecar/auth/*
 COMPILE := $(VENV)/bin/uv --quiet --no-config pip compile --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 
-.PHONY: help demo test bench lint format lock image clean
+.PHONY: help demo test bench bench-prices lint format lock image clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED) ## See it work: an open server, the sidecar before it, clients (ARGS=--once ends by itself)
 	@$(VENV)/bin/python examples/demo.py $(ARGS)
@@ -39,6 +39,9 @@ test: $(INSTALLED) $(SCANNER) ## Run all tests with coverage (95 % of all, every
 
 bench: $(INSTALLED) $(SCANNER) ## Measure the sidecar beside nginx, HAProxy, Envoy and a bare relay (ARGS=--quick to try)
 	@$(RUN) benchmarks.run $(ARGS)
+
+bench-prices: $(INSTALLED) $(SCANNER) ## Measure what each feature costs (ARGS=--quick to try)
+	@$(RUN) benchmarks.prices $(ARGS)
 
 lint: $(INSTALLED) ## Check style, types and the Dockerfile
 	@$(RUN) ruff check

@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["FIGURES", "HANDSHAKES", "HEADLINES", "SHAPES", "Figure", "Handshake", "Shape"]
+__all__ = [
+    "FIGURES",
+    "HANDSHAKES",
+    "HEADLINES",
+    "PRICED",
+    "SHAPES",
+    "Figure",
+    "Handshake",
+    "Shape",
+]
 
 
 @dataclass(frozen=True)
@@ -106,3 +115,17 @@ HEADLINES: Final = (
     "memory.slope",
 )
 """The figures of the plot."""
+
+PRICED: Final = (
+    *(
+        Figure(f"{shape.name}.cpu_us", f"A message there and back, {shape.title}", "µs")
+        for shape in SHAPES[:2]
+    ),
+    Figure("paced.cpu_us", "A message there and back, 2,000 a second over 64 connections", "µs"),
+    Figure("handshake.cpu_us", "A handshake and its close", "µs"),
+    Figure("idle.cpu_rest", "CPU of a second without connections", "µs"),
+    Figure("idle.cpu_few", "CPU of a second with few idle connections", "µs"),
+    Figure("idle.cpu_most", "CPU of a second with many idle connections", "µs"),
+    Figure("idle.bytes", "Memory (PSS) of an idle connection, between few and many", "B"),
+)
+"""The figures of the price list, all of the proxy's process: CPU time but for the last."""

@@ -2,17 +2,18 @@
 
 import contextlib
 import json
+import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from socket import create_connection
 from typing import Any
 
 from benchmarks.measure import cpu_seconds
 
-__all__ = ["Load", "LoadError", "echo", "holding", "run"]
+__all__ = ["Load", "LoadError", "echo", "guarded", "helper", "holding", "run"]
 
 
 class LoadError(Exception):
@@ -91,18 +92,34 @@ def holding(build: Path, connections: int, flags: Sequence[str]) -> Iterator[Non
 
 
 @contextlib.contextmanager
-def echo(build: Path, port: int) -> Iterator[None]:
-    """The upstream listens on this port during the block."""
-    process = subprocess.Popen([str(build / "echo"), "--port", str(port)])  # noqa: S603
-    try:
+def echo(build: Path, where: int | Path) -> Iterator[None]:
+    """The upstream listens during the block, on this port or on a Unix socket at this path."""
+    address: object
+    if isinstance(where, int):
+        family, address, flag = socket.AF_INET, ("127.0.0.1", where), "--port"
+    else:
+        family, address, flag = socket.AF_UNIX, str(where), "--unix"
+    with helper([str(build / "echo"), flag, str(where)]):
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
-            with (
-                contextlib.suppress(ConnectionRefusedError),
-                create_connection(("127.0.0.1", port)),
-            ):
-                break
+            with socket.socket(family) as probe:
+                if probe.connect_ex(address) == 0:
+                    break
             time.sleep(0.01)
+        yield
+
+
+def guarded(argv: Sequence[str]) -> list[str]:
+    """The same program, but one that does not outlive this one, where the system can see to it."""
+    guard = shutil.which("setpriv")
+    return [guard, "--pdeathsig", "TERM", *argv] if guard else list(argv)
+
+
+@contextlib.contextmanager
+def helper(argv: Sequence[str]) -> Iterator[None]:
+    """A program runs during the block."""
+    process = subprocess.Popen(guarded(argv))  # noqa: S603
+    try:
         yield
     finally:
         process.kill()

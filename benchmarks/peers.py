@@ -10,18 +10,22 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from benchmarks.credentials import ALGORITHMS, Credentials
+from benchmarks.credentials import BEARER, Credentials, forge
+from benchmarks.load import guarded
 from benchmarks.measure import group
 
 __all__ = [
+    "COMPILED",
+    "FOLDER",
     "ORIGIN",
     "PEERS",
+    "SIDECAR",
     "Peer",
     "PeerError",
     "Running",
@@ -32,9 +36,9 @@ __all__ = [
 ]
 
 ORIGIN: Final = "https://app.example.com"
-_FOLDER: Final = Path(__file__).with_name("peers")
-_SIDECAR: Final = ("@PYTHON@", "-m", "sidecar", "serve", "--config", "@CONFIG@")
-_COMPILED: Final = Path(__file__).parent.parent / "build" / "compiled"
+FOLDER: Final = Path(__file__).with_name("peers")
+SIDECAR: Final = ("@PYTHON@", "-m", "sidecar", "serve", "--config", "@CONFIG@")
+COMPILED: Final = Path(__file__).parent.parent / "build" / "compiled"
 _READY_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 5.0
 _ports: Final = iter(range(18_000, 32_000))  # below the range of outgoing connections
@@ -49,9 +53,15 @@ class Peer:
     """A program to compare.
 
     `variants` are what it can check on a handshake: "plain" (no token) and algorithms. In `argv`
-    and in its configuration file, `@NAME@` stands for a value of the site or of `values`.
-    `shared_port` says that variants differ by path, not by port. `extra` peers run only by name.
-    `package` is put before everything else that Python imports from.
+    and in its configuration file, `@NAME@` stands for a value of the site or of `values`; `text` is
+    that file's text where it is not one of `peers/`. `shared_port` says that variants differ by
+    path, not by port; `port` is where clients come in, where something else than the peer listens
+    there. `extra` peers run only by name. `package` is put before everything else that Python
+    imports from.
+
+    Clients send `carrier` before the token and the lines `headers`, and `preface` before the
+    request. With `refused` they bring forged tokens and get this status: 101 stands for a refusal
+    by a close frame. With `silent` the peer's output goes nowhere.
     """
 
     name: str
@@ -63,11 +73,18 @@ class Peer:
     shared_port: bool = False
     extra: bool = False
     package: Path | None = None
+    text: str | None = None
+    port: int | None = None
+    carrier: str = BEARER
+    headers: tuple[str, ...] = ()
+    preface: str = ""
+    refused: int | None = None
+    silent: bool = False
 
     @property
     def strictest(self) -> str:
         """The variant that carries messages: with a token where there is one."""
-        return "HS256" if "HS256" in self.variants else "plain"
+        return "HS256" if "HS256" in self.variants else self.variants[0]
 
     def program(self) -> str | None:
         """The path of its program; None where it is not installed."""
@@ -86,7 +103,7 @@ class Peer:
         return None
 
 
-_WITH_TOKENS: Final = ("plain", *ALGORITHMS)
+_WITH_TOKENS: Final = ("plain", "HS256", "RS256", "ES256")
 _NGINX: Final = ("nginx", "-p", "@FOLDER@", "-c", "@CONFIG@")
 _HAPROXY: Final = ("haproxy", "-db", "-f", "@CONFIG@")
 
@@ -119,16 +136,16 @@ PEERS: Final = (
     Peer(
         "sidecar",
         "ws-auth-sidecar",
-        _SIDECAR,
+        SIDECAR,
         _WITH_TOKENS,
         "sidecar.yaml",
         shared_port=True,
-        package=_COMPILED,
+        package=COMPILED,
     ),
     Peer(
         "sidecar-python",
         "ws-auth-sidecar, not compiled",
-        _SIDECAR,
+        SIDECAR,
         _WITH_TOKENS,
         "sidecar.yaml",
         shared_port=True,
@@ -210,19 +227,21 @@ class Running:
         self.peer = peer
         self.presented = Counter[str]()
         self._site = site
-        shared = free_port()
+        shared = peer.port or free_port()
         self._ports = {
             variant: shared if peer.shared_port else free_port() for variant in peer.variants
         }
         self._folder = site.folder / f"{peer.name}-{shared}"
         self._folder.mkdir()
         self._log = self._folder / "output.log"
+        self._log.touch()
         argv = self._argv()
         environ = os.environ | {"BENCH_SECRET": site.credentials.secret}
         if peer.package is not None:
             environ |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(peer.package)}
         began = time.perf_counter()
-        with self._log.open("wb") as log, pinned(site.proxy_cores):
+        output = Path(os.devnull) if peer.silent else self._log
+        with output.open("wb") as log, pinned(site.proxy_cores):
             self._process = subprocess.Popen(  # noqa: S603
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -256,14 +275,19 @@ class Running:
 
         With one token for all connections, or in turn with so many different ones.
         """
+        peer, credentials = self.peer, self._site.credentials
         flags = ["--port", str(self._ports[variant]), "--path", f"/{variant}"]
-        credentials = self._site.credentials
         token = None if different else credentials.tokens.get(variant)
-        for name, value in self._headers(variant, token):
-            flags += ["--header", f"{name}: {value}"]
+        for header in self._headers(variant, token):
+            flags += ["--header", header]
         if different:
-            flags += ["--header-file", str(credentials.different(variant, different))]
-            flags += ["--header-start", str(self.presented[variant])]
+            forged = peer.refused is not None
+            file = credentials.different(variant, different, peer.carrier, forged)
+            flags += ["--header-file", str(file), "--header-start", str(self.presented[variant])]
+        if peer.preface:
+            flags += ["--preface", peer.preface]
+        if peer.refused is not None:
+            flags += ["--refused", str(peer.refused)]
         return flags
 
     def stop(self) -> None:
@@ -279,39 +303,41 @@ class Running:
         values = {
             "BUILD": str(self._site.build),
             "FOLDER": str(self._site.folder),
-            "PEERS": str(_FOLDER),
+            "PEERS": str(FOLDER),
             "PYTHON": sys.executable,
             "SECRET": self._site.credentials.secret,
             "PORT_UPSTREAM": str(self._site.upstream),
             "PORT_ADMIN": str(free_port()),
+            "PORT": str(self._ports[self.peer.variants[0]]),
             **{f"PORT_{name.upper()}": str(port) for name, port in self._ports.items()},
             **self.peer.values,
         }
         if self.peer.config is not None:
             config = self._folder / self.peer.config
-            config.write_text(_fill((_FOLDER / self.peer.config).read_text(), values))
+            text = self.peer.text or (FOLDER / self.peer.config).read_text()
+            config.write_text(_fill(text, values))
             values["CONFIG"] = str(config)
         program = self.peer.program()
         if program is None:
             raise PeerError("not installed")
         argv = [_fill(part, values) for part in (program, *self.peer.argv[1:])]
-        if guard := shutil.which("setpriv"):
-            argv = [guard, "--pdeathsig", "TERM", *argv]  # it does not outlive this program
-        return argv
+        return guarded(argv)
 
-    def _headers(self, variant: str, token: str | None) -> Iterator[tuple[str, str]]:
-        yield "Origin", ORIGIN
+    def _headers(self, variant: str, token: str | None, origin: str = ORIGIN) -> Iterator[str]:
+        yield f"Origin: {origin}"
+        yield from self.peer.headers
         if variant != "plain" and token is not None:
-            yield "Authorization", f"Bearer {token}"
+            yield f"{self.peer.carrier}{token}"
 
-    def _status(self, variant: str, headers: Mapping[str, str]) -> int:
+    def _status(self, variant: str, headers: Iterable[str]) -> int:
         """The status of the answer to a handshake; 0 where there is none."""
         lines = [
+            *([self.peer.preface] if self.peer.preface else []),
             f"GET /{variant} HTTP/1.1",
             f"Host: 127.0.0.1:{self._ports[variant]}",
             *("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-            *(f"{name}: {value}" for name, value in headers.items()),
+            *headers,
         ]
         address = ("127.0.0.1", self._ports[variant])
         try:
@@ -329,7 +355,7 @@ class Running:
             if self._process.poll() is not None or time.perf_counter() > deadline:
                 raise PeerError(f"does not start: {self._log.read_text(errors='replace')[-800:]}")
             token = self._site.credentials.tokens.get(waiting[0])
-            if self._status(waiting[0], dict(self._headers(waiting[0], token))) == 101:
+            if self._status(waiting[0], self._headers(waiting[0], token)) == 101:
                 waiting.pop(0)
             else:
                 time.sleep(0.002)
@@ -338,15 +364,15 @@ class Running:
         """A figure for a check that is not done would be worth nothing."""
         if self.peer.name.startswith("relay"):
             return  # it checks nothing, and says so
+        refusals = (101,) if self.peer.refused == 101 else (401, 403)
         tokens = self._site.credentials.tokens
         for variant in self.peer.variants:
-            good = dict(self._headers(variant, tokens.get(variant)))
-            bad: list[dict[str, str]] = [good | {"Origin": "https://evil.example"}]
-            if variant != "plain":
-                forged = tokens[variant][:-8] + "AAAAAAAA"
-                bad += [good | {"Authorization": f"Bearer {forged}"}, {"Origin": ORIGIN}]
+            token = tokens.get(variant)
+            bad = [self._headers(variant, token, origin="https://evil.example")]
+            if token is not None:
+                bad += [self._headers(variant, forge(token)), self._headers(variant, None)]
             for headers in bad:
-                if self._status(variant, headers) not in (401, 403):
+                if self._status(variant, headers) not in refusals:
                     raise PeerError(f"{variant}: does not refuse what it must")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from benchmarks.figures import Figure
 from benchmarks.results import Results, Spread
 
-__all__ = ["markdown", "number"]
+__all__ = ["machine_table", "markdown", "number"]
 
 _LIMIT = "relay"
 _OURS = "sidecar"
@@ -20,7 +20,14 @@ def number(value: float) -> str:
 
 def markdown(results: Results) -> str:
     """The whole report."""
-    lines = ["# Results of `make bench`", "", *_machine(results), "", *_how_to_read(results), ""]
+    lines = [
+        "# Results of `make bench`",
+        "",
+        *machine_table(results),
+        "",
+        *_how_to_read(results),
+        "",
+    ]
     for figure in results.figures():
         lines += [*_table(results, figure), ""]
     if results.failures:
@@ -28,7 +35,8 @@ def markdown(results: Results) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _machine(results: Results) -> Iterator[str]:
+def machine_table(results: Results) -> Iterator[str]:
+    """What the run was made on."""
     yield "| machine | |"
     yield "|---|---|"
     for name, value in results.machine.items():

@@ -1,7 +1,7 @@
 """The samples of a run, and what follows from them: medians, spreads and ratios."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -28,11 +28,17 @@ class Spread:
 
 @dataclass
 class Results:
-    """Samples by figure, peer and round (from 0), the peers' titles in order, and the machine."""
+    """Samples by figure, peer and round (from 0), the peers' titles in order, and the machine.
+
+    `known` are the figures that may be measured. In a list of prices `over` names for each peer the
+    one that it adds something to.
+    """
 
     peers: dict[str, str]
     machine: dict[str, str]
     rounds: int = 0
+    known: Sequence[Figure] = FIGURES
+    over: Mapping[str, str] = field(default_factory=dict)
     samples: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
@@ -51,7 +57,7 @@ class Results:
 
     def figures(self) -> Iterator[Figure]:
         """Those that were measured."""
-        return (figure for figure in FIGURES if figure.key in self.samples)
+        return (figure for figure in self.known if figure.key in self.samples)
 
     def measured(self, key: str) -> Iterator[tuple[str, Spread]]:
         """Each peer that has the figure, in order."""
@@ -66,6 +72,13 @@ class Results:
         common = [number for number in rounds if over.get(number, 0) > 0]
         return Spread.of([rounds[number] / over[number] for number in common])
 
+    def price(self, key: str, peer: str) -> Spread | None:
+        """The peer's figure less that of its `over`, round by round; None without both."""
+        samples = self.samples.get(key, {})
+        base = samples.get(self.over.get(peer, ""), {})
+        rounds = samples.get(peer, {})
+        return Spread.of([rounds[number] - base[number] for number in rounds if number in base])
+
     def write(self, path: Path) -> None:
         """As JSON: all samples, and the medians that follow."""
         document: dict[str, Any] = {
@@ -78,18 +91,31 @@ class Results:
         path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
     def _document(self, figure: Figure) -> dict[str, Any]:
+        compared = self._prices(figure.key) if self.over else self._ratios(figure.key)
         return {
             "title": figure.title,
             "unit": figure.unit,
             "lower_is_better": figure.lower_is_better,
             "samples": self.samples[figure.key],
             "median": {peer: spread.median for peer, spread in self.measured(figure.key)},
-            "ratios": {
-                peer: {
-                    base: spread.median
-                    for base in self.peers
-                    if base != peer and (spread := self.ratio(figure.key, peer, base))
-                }
-                for peer, _ in self.measured(figure.key)
-            },
+            **compared,
         }
+
+    def _ratios(self, key: str) -> dict[str, Any]:
+        ratios = {
+            peer: {
+                base: spread.median
+                for base in self.peers
+                if base != peer and (spread := self.ratio(key, peer, base))
+            }
+            for peer, _ in self.measured(key)
+        }
+        return {"ratios": ratios}
+
+    def _prices(self, key: str) -> dict[str, Any]:
+        prices = {
+            peer: {"over": over, "median": spread.median, "low": spread.low, "high": spread.high}
+            for peer, over in self.over.items()
+            if (spread := self.price(key, peer))
+        }
+        return {"prices": prices}

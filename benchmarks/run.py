@@ -5,27 +5,23 @@ meanwhile hits them alike. Writes results.json, results.md and results.svg.
 """
 
 import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks import load, report
-from benchmarks.build import build
-from benchmarks.credentials import Credentials
+from benchmarks import report
 from benchmarks.machine import machine
-from benchmarks.peers import PEERS, Peer, PeerError, Running, Site, cores, free_port
+from benchmarks.peers import PEERS, Peer, PeerError, Running, Site
 from benchmarks.plot import svg
 from benchmarks.results import Results
+from benchmarks.stage import OUTPUT, fail, rotated, sample, say, stage
 from benchmarks.tasks import DIRECT, Extent, Task, idle_levels, tasks
 
 __all__ = ["main"]
 
-_ROOT: Final = Path(__file__).resolve().parent.parent
 _FULL: Final = Extent(seconds=3, warmup=1, idle=(1000, 4500, 8000), tokens=50_000)
 _QUICK: Final = Extent(seconds=0.4, warmup=0.1, idle=(100, 450, 800), tokens=500)
 
@@ -41,11 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not wanted:
         raise SystemExit(f"--only is one of: {', '.join(task.name for task in tasks())}")
     peers = list(_installed(args.peers))
-    folder = _ROOT / "build" / "benchmarks"
-    build(folder)
     titles = {DIRECT: "no proxy"} | {peer.name: peer.title for peer in peers}
     results = Results(titles, machine(peers))
-    _measure(results, folder, peers, wanted, args.rounds or (1 if args.quick else 5), extent)
+    _measure(results, peers, wanted, args.rounds or (1 if args.quick else 5), extent)
     _write(results, args.output)
     return 1 if results.failures else 0
 
@@ -59,15 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         "--only", default="", metavar="TASKS", help="beginnings of names, with commas: 64,rate"
     )
     parser.add_argument("--peers", default="", metavar="NAMES", help="with commas")
-    parser.add_argument(
-        "--output", type=Path, default=_ROOT / "docs" / "performance", metavar="FOLDER"
-    )
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FOLDER")
     return parser
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def _chosen(name: str, only: str) -> bool:
@@ -81,42 +68,31 @@ def _installed(names: str) -> Iterator[Peer]:
     for peer in PEERS:
         if peer.name in wanted:
             if peer.program() is None:
-                _say(f"{peer.title}: not installed, skipped")
+                say(f"{peer.title}: not installed, skipped")
             else:
                 yield peer
 
 
 def _measure(
     results: Results,
-    folder: Path,
     peers: list[Peer],
     wanted: list[Task],
     rounds: int,
     extent: Extent,
 ) -> None:
-    proxy_cores, load_cores = cores()
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, ExitStack() as stack:
-        os.chmod(name, 0o755)  # noqa: S103  # a peer may run as another user
-        os.sched_setaffinity(0, load_cores)
-        site = Site(folder, Path(name), Credentials.make(Path(name)), proxy_cores, free_port())
-        stack.enter_context(load.echo(folder, site.upstream))
+    with stage() as site, ExitStack() as stack:
         running: dict[str, Running] = {}
         for peer in peers if any(not task.fresh for task in wanted) else ():
             try:
                 running[peer.name] = stack.enter_context(Running(peer, site))
             except PeerError as error:
-                _fail(results, f"{peer.title}: {error}")
+                fail(results, f"{peer.title}: {error}")
         for number in range(rounds):
             results.rounds = number + 1
             for task in wanted:
-                _say(f"round {number + 1} of {rounds}: {task.name}")
-                turn = [peer for peer in _rotated(peers, number) if task.suits(peer)]
+                say(f"round {number + 1} of {rounds}: {task.name}")
+                turn = [peer for peer in rotated(peers, number) if task.suits(peer)]
                 _take_turns(results, task, turn, running, site, extent)
-
-
-def _rotated(peers: list[Peer], number: int) -> list[Peer]:
-    first = number % len(peers) if peers else 0
-    return peers[first:] + peers[:first]
 
 
 def _take_turns(
@@ -129,38 +105,19 @@ def _take_turns(
 ) -> None:
     number = results.rounds - 1
     if task.direct:
-        _sample(results, task, DIRECT, site, extent, None)
+        sample(results, task, DIRECT, site, extent, None)
     for peer in turn:
         if not task.fresh:
             if peer.name in running:
-                _sample(results, task, peer.name, site, extent, running[peer.name])
+                sample(results, task, peer.name, site, extent, running[peer.name])
             continue
         try:
             with Running(peer, site) as alone:
-                _sample(results, task, peer.name, site, extent, alone)
+                sample(results, task, peer.name, site, extent, alone)
         except PeerError as error:
-            _fail(results, f"{peer.title}: {error}")
+            fail(results, f"{peer.title}: {error}")
     if task.direct:
         results.add_latencies_over(DIRECT, number)
-
-
-def _sample(
-    results: Results, task: Task, name: str, site: Site, extent: Extent, running: Running | None
-) -> None:
-    try:
-        found = task.measure(site=site, extent=extent, running=running)
-    except load.LoadError as error:
-        _fail(results, f"{name}, {task.name}, round {results.rounds}: {error}")
-        return
-    for key, value in found.items():
-        results.add(key, name, results.rounds - 1, value)
-    short = ", ".join(f"{key.partition('.')[2]} {report.number(found[key])}" for key in found)
-    _say(f"  {name:12} {short}")
-
-
-def _fail(results: Results, what: str) -> None:
-    results.failures.append(what)
-    _say(f"  FAILED {what}")
 
 
 def _write(results: Results, folder: Path) -> None:
@@ -168,7 +125,7 @@ def _write(results: Results, folder: Path) -> None:
     results.write(folder / "results.json")
     (folder / "results.md").write_text(report.markdown(results))
     (folder / "results.svg").write_text(svg(results))
-    _say(f"\n{report.markdown(results)}\nwritten to {folder}/results.json, .md and .svg")
+    say(f"\n{report.markdown(results)}\nwritten to {folder}/results.json, .md and .svg")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from benchmarks.figures import HANDSHAKES, SHAPES, Handshake, Shape
 from benchmarks.measure import memory
 from benchmarks.peers import ORIGIN, Peer, Running, Site
 
-__all__ = ["DIRECT", "Extent", "Task", "idle_levels", "tasks"]
+__all__ = ["DIRECT", "Extent", "Measure", "Task", "handshake", "idle_levels", "roundtrip", "tasks"]
 
 DIRECT: Final = "direct"
 """The name under which the load without a proxy stands in the results."""
@@ -43,10 +43,12 @@ class Extent:
         return ["--seconds", str(self.seconds), "--warmup", str(self.warmup)]
 
 
-class _Measure(Protocol):
-    def __call__(
-        self, site: Site, extent: Extent, running: Running | None
-    ) -> Mapping[str, float]: ...
+class Measure(Protocol):
+    """A load on one peer, or on none."""
+
+    def __call__(self, site: Site, extent: Extent, running: Running | None) -> Mapping[str, float]:
+        """The figures by key. Raises LoadError."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Task:
     """
 
     name: str
-    measure: _Measure
+    measure: Measure
     variant: str | None = None
     fresh: bool = False
     direct: bool = False
@@ -70,10 +72,10 @@ class Task:
 def tasks() -> Iterator[Task]:
     """All of them, in order."""
     for shape in SHAPES:
-        yield Task(shape.name, partial(_roundtrip, shape))
+        yield Task(shape.name, partial(roundtrip, shape))
     yield Task("rate", _rate, direct=True)
-    for handshake in HANDSHAKES:
-        yield Task(handshake.name, partial(_handshake, handshake), handshake.variant)
+    for kind in HANDSHAKES:
+        yield Task(kind.name, partial(handshake, kind), kind.variant)
     yield Task("memory", _memory, fresh=True)
 
 
@@ -96,9 +98,10 @@ def _target(site: Site, running: Running | None) -> list[str]:
     return running.target(running.peer.strictest)
 
 
-def _roundtrip(
+def roundtrip(
     shape: Shape, site: Site, extent: Extent, running: Running | None
 ) -> Mapping[str, float]:
+    """Messages in a closed loop."""
     flags = [
         *("--connections", str(shape.connections)),
         *("--payload", shape.payload),
@@ -125,9 +128,10 @@ def _rate(site: Site, extent: Extent, running: Running | None) -> Mapping[str, f
     return found | ({"rate.cpu_us": result.cpu_us} if running else {})
 
 
-def _handshake(
+def handshake(
     kind: Handshake, site: Site, extent: Extent, running: Running | None
 ) -> Mapping[str, float]:
+    """Handshakes, again and again; `per_cpu` is missing where the proxy took no measurable time."""
     if running is None:
         return {}
     target = running.target(kind.variant, extent.tokens if kind.different else 0)

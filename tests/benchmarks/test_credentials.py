@@ -49,3 +49,11 @@ def test_different_tokens_are_made_once(credentials: Credentials) -> None:
 def test_different_counts_are_different_files(credentials: Credentials) -> None:
     counts = {count: credentials.different("HS256", count) for count in (2, 4)}
     assert {n: len(path.read_text().splitlines()) for n, path in counts.items()} == {2: 2, 4: 4}
+
+
+def test_forged_tokens_fail_for_their_signature_alone(credentials: Credentials) -> None:
+    line = credentials.different("HS256", 1, "Cookie: session=", forged=True).read_text()
+    token = line.removeprefix("Cookie: session=").strip()
+    assert jwt.decode(token, options={"verify_signature": False})["rooms"] == ["lobby", "HS256"]
+    with pytest.raises(jwt.InvalidSignatureError):
+        jwt.decode(token, key_of(credentials, "HS256"), algorithms=["HS256"])
