@@ -2,7 +2,8 @@
 
 import hmac
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Final
@@ -11,10 +12,9 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from sidecar.observe.metrics import Metrics
 from sidecar.policy.compiled import Admin
 
-__all__ = ["build"]
+__all__ = ["Wiring", "build"]
 
 _PROBES: Final = frozenset({"/livez", "/readyz"})
 _HEADERS: Final = {
@@ -26,23 +26,29 @@ _BROWSER_FIELDS: Final = (hdrs.ORIGIN, "Sec-Fetch-Site")
 _ERROR_FIELDS: Final = (hdrs.ALLOW, hdrs.WWW_AUTHENTICATE)
 
 
-def build(
-    admin: Admin,
-    *,
-    token: Callable[[], bytes] | None,
-    metrics: Metrics,
-    readiness: Callable[[], Mapping[str, str]],
-    drain: Callable[[], None],
-) -> web.Application:
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What the endpoints call.
+
+    `metrics` gives the exposition and its content type for a request's Accept field, `readiness`
+    what is not ready and why (empty means ready), and `drain` starts to drain.
+    """
+
+    metrics: Callable[[str], Awaitable[tuple[bytes, str]]]
+    readiness: Callable[[], Awaitable[Mapping[str, str]]]
+    drain: Callable[[], None]
+
+
+def build(admin: Admin, *, token: Callable[[], bytes] | None, wiring: Wiring) -> web.Application:
     """The admin application.
 
     With a `token` (asked for at each request), every path but the probes (and /metrics where
     `admin.metrics_public`) takes it as a bearer token (RFC 6750 section 2.1) and answers 401
     without; with no `token` they are open to requests whose Host is an address or localhost.
-    `readiness` names what is not ready and why; empty means ready. `drain` starts to drain; it is
-    called once, however often the endpoint is. Errors are application/problem+json (RFC 9457).
+    A drain is started once, however often the endpoint is called. Errors are
+    application/problem+json (RFC 9457).
     """
-    endpoints = _Endpoints(metrics, readiness, drain)
+    endpoints = _Endpoints(wiring)
     public = _PROBES | {"/metrics"} if admin.metrics_public else _PROBES
     # In this order: headers for every answer, errors made of exceptions, then the guard.
     app = web.Application(middlewares=[_with_headers, _with_problems, _guard(token, public)])
@@ -58,22 +64,15 @@ def build(
 
 
 class _Endpoints:
-    def __init__(
-        self,
-        metrics: Metrics,
-        readiness: Callable[[], Mapping[str, str]],
-        drain: Callable[[], None],
-    ) -> None:
-        self._metrics = metrics
-        self._readiness = readiness
-        self._drain = drain
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
         self._draining = False
 
     async def livez(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok")
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        problems = dict(self._readiness())
+        problems = dict(await self._wiring.readiness())
         if not problems:
             return web.json_response({"status": "ready"})
         body = {"status": "not ready", "problems": problems}
@@ -81,7 +80,7 @@ class _Endpoints:
 
     async def metrics(self, request: web.Request) -> web.Response:
         accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
-        body, content_type = self._metrics.render(accept)
+        body, content_type = await self._wiring.metrics(accept)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
 
     async def drain(self, request: web.Request) -> web.Response:
@@ -90,7 +89,7 @@ class _Endpoints:
         if any(field in request.headers for field in _BROWSER_FIELDS):
             raise web.HTTPForbidden
         if not self._draining:
-            self._drain()
+            self._wiring.drain()
             self._draining = True
         return web.json_response({"status": "draining"}, status=HTTPStatus.ACCEPTED)
 

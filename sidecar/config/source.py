@@ -1,7 +1,7 @@
 """Files and folders to one compiled policy."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sidecar.config.compile import compile_policy
@@ -13,15 +13,24 @@ from sidecar.config.salvage import validate
 from sidecar.errors import ConfigError, Problem
 from sidecar.policy.compiled import Policy
 
-__all__ = ["Loaded", "load_policy"]
+__all__ = ["Document", "Loaded", "compile_documents", "load_policy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The content of a policy file, as it was read. It may hold a secret, and is not shown."""
+
+    file: str
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A policy that can be used, and what is unwise about it."""
+    """A policy that can be used, what is unwise about it, and what it was made of."""
 
     policy: Policy
     warnings: tuple[Problem, ...]
+    documents: tuple[Document, ...]
 
 
 def load_policy(paths: Sequence[Path], environ: Mapping[str, str]) -> Loaded:
@@ -30,7 +39,19 @@ def load_policy(paths: Sequence[Path], environ: Mapping[str, str]) -> Loaded:
     Raises ConfigError with every mistake: of YAML, between the files, of keys, of values and
     between them. What may only follow from another mistake is left out.
     """
-    root, problems = _read_all(paths, environ)
+    if not paths:
+        raise ConfigError([Problem("", 0, 0, "", "there is no policy", "name a file or folder")])
+    return compile_documents([one for path in paths for one in _read_all(path)], environ)
+
+
+def compile_documents(read: Sequence[Document | Problem], environ: Mapping[str, str]) -> Loaded:
+    """The policy of files that were read before, whatever they hold by now; a Problem stands for
+    one that could not be.
+
+    Raises ConfigError as `load_policy` does: also for what the policy only names, such as secrets
+    and certificates, which is read now.
+    """
+    root, problems = _merged(read, environ)
     salvaged = validate(with_defaults(root))
     problems += salvaged.problems
     compiled = None
@@ -41,43 +62,49 @@ def load_policy(paths: Sequence[Path], environ: Mapping[str, str]) -> Loaded:
             problems += error.problems
     if problems or compiled is None:
         raise ConfigError(bounded(sorted_problems(problems)))
-    return Loaded(*compiled)
+    documents = tuple(one for one in read if isinstance(one, Document))
+    return Loaded(*compiled, documents)
 
 
-def _read_all(paths: Sequence[Path], environ: Mapping[str, str]) -> tuple[Section, list[Problem]]:
-    if not paths:
-        raise ConfigError([Problem("", 0, 0, "", "there is no policy", "name a file or folder")])
-    read = [one for path in paths for one in _sections(path, environ)]
-    root, problems = read[0][0], list(read[0][1])
-    for section, found in read[1:]:
+def _merged(
+    read: Sequence[Document | Problem], environ: Mapping[str, str]
+) -> tuple[Section, list[Problem]]:
+    (root, first), *more = (_section(one, environ) for one in read)
+    problems = list(first)
+    for section, found in more:
         root, conflicts = merge_files(root, section)
         problems += [*found, *conflicts]
     return root, problems
 
 
-def _sections(
-    path: Path, environ: Mapping[str, str]
-) -> Iterator[tuple[Section, tuple[Problem, ...]]]:
-    """The file, or each of the folder's, as far as it can be read."""
+def _section(
+    one: Document | Problem, environ: Mapping[str, str]
+) -> tuple[Section, tuple[Problem, ...]]:
+    if isinstance(one, Problem):
+        return unknown(one.file, one.wrong, one.remedy)
+    return load(one.data, one.file, environ)
+
+
+def _read_all(path: Path) -> Iterator[Document | Problem]:
+    """The file, or each of the folder's; or why it cannot be read."""
     try:
         files = _files(path)
     except OSError as error:
         yield _unreadable(path, error)
         return
     if not files:
-        yield unknown(str(path), "the folder has no *.yaml or *.yml file", "name a policy file")
+        wrong = "the folder has no *.yaml or *.yml file"
+        yield Problem(str(path), 0, 0, "", wrong, "name a policy file")
     for file in files:
         try:
-            data = _read(file)
+            yield Document(str(file), _read(file))
         except (OSError, ValueError) as error:
             yield _unreadable(file, error)
-        else:
-            yield load(data, str(file), environ)
 
 
-def _unreadable(path: Path, error: Exception) -> tuple[Section, tuple[Problem, ...]]:
+def _unreadable(path: Path, error: Exception) -> Problem:
     why = getattr(error, "strerror", None) or "not a valid path"
-    return unknown(str(path), f"cannot be read ({why})", "check the path and its rights")
+    return Problem(str(path), 0, 0, "", f"cannot be read ({why})", "check the path and its rights")
 
 
 def _files(path: Path) -> list[Path]:

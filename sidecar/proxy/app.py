@@ -2,30 +2,28 @@
 
 import asyncio
 import contextlib
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
-from aiohttp import web
 
 from sidecar import __version__
-from sidecar.admin import app as admin_app
+from sidecar.admin.app import Wiring
+from sidecar.admin.listener import AdminListener
 from sidecar.auth.authenticator import Authenticator
 from sidecar.auth.keys import KeyStore
-from sidecar.config.secrets import LiveSecret
 from sidecar.model import Denial, Reason
 from sidecar.observe.audit import AuditLog, hash_key
 from sidecar.observe.metrics import Metrics
-from sidecar.policy.compiled import Address, Admin, Policy
+from sidecar.policy.compiled import Address, Policy
 from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.admission import Admission
 from sidecar.proxy.certificates import Certificates
 from sidecar.proxy.connections import Connections
 from sidecar.proxy.front import FrontServer
 from sidecar.proxy.health import HealthChecks
-from sidecar.proxy.listeners import Listeners
+from sidecar.proxy.listeners import Listeners, naming
 from sidecar.proxy.record import Attempt, Recorder
 from sidecar.proxy.sockets import files_for, raise_file_limit
 from sidecar.wire import implementation
@@ -34,8 +32,6 @@ __all__ = ["Sidecar"]
 
 _TICK: Final = 1.0
 _SHUTDOWN_TIMEOUT: Final = 1.0
-_ADMIN_TIMEOUT: Final = 30.0
-"""Seconds that a socket of the admin listener may be without a request."""
 _FIELD_OVERHEAD: Final = 8 * 1024
 """Bytes beside the token in the field that carries it: browsers send all their cookies in one."""
 _ROOM_TO_REFUSE: Final = 64
@@ -55,7 +51,7 @@ class Sidecar:
         self._environ = environ
         self._background: list[asyncio.Task[None]] = []
         self._drained = asyncio.Event()
-        self._admin: web.AppRunner | None = None
+        self._admin: AdminListener | None = None
         self.admin: Address | None = None
 
         self.metrics = Metrics(policy, version=__version__)
@@ -100,11 +96,8 @@ class Sidecar:
         self._limit_connections()
         await self._keys.start()
         await self._health.start()
-        for address in self._policy.server.listen:
-            with _naming(address):
-                await self._listeners.open([address])
-        if self._policy.admin is not None:
-            await self._start_admin(self._policy.admin)
+        await self._listeners.open(self._policy.server.listen)
+        await self._open_admin()
         for work in (self._tick(), self._certificates.watch()):
             self._background.append(asyncio.create_task(work))
         _log.info(
@@ -154,7 +147,7 @@ class Sidecar:
         await self._listeners.close()
         await self._front.close()
         if self._admin is not None:
-            await self._admin.cleanup()
+            await self._admin.close()
         await self._health.close()
         await self._keys.close()
         await asyncio.sleep(0)  # aborted sockets report their end in the next turn of the loop
@@ -194,32 +187,19 @@ class Sidecar:
             self.connections.limit = allowed
         self._front.max_waiting = waiting + _ROOM_TO_REFUSE
 
-    async def _start_admin(self, admin: Admin) -> None:
-        token = LiveSecret(admin.token, self._environ).read if admin.token else None
-        app = admin_app.build(
-            admin,
-            token=token,
-            metrics=self.metrics,
-            readiness=self.readiness,
-            drain=self.drain,
-        )
-        self._admin = web.AppRunner(
-            app,
-            access_log=None,
-            shutdown_timeout=_SHUTDOWN_TIMEOUT,
-            keepalive_timeout=_ADMIN_TIMEOUT,
-        )
-        await self._admin.setup()
-        address = admin.listen
-        site: web.BaseSite
-        if address.unix is not None:
-            site = web.UnixSite(self._admin, address.unix)
-        else:
-            site = web.TCPSite(self._admin, address.host, address.port)
-        with _naming(address):
-            await site.start()
-        bound = self._admin.addresses[0]
-        self.admin = address if address.unix else Address(bound[0], bound[1])
+    async def _open_admin(self) -> None:
+        admin = self._policy.admin
+        if admin is not None:
+            wiring = Wiring(self._exposition, self._unready, self.drain)
+            self._admin = AdminListener(admin, wiring, self._environ)
+            with naming(admin.listen):
+                self.admin = await self._admin.open()
+
+    async def _exposition(self, accept: str) -> tuple[bytes, str]:
+        return self.metrics.render(accept)
+
+    async def _unready(self) -> Mapping[str, str]:
+        return self.readiness()
 
     def _reject(self, address: str, denial: Denial) -> None:
         attempt = Attempt()
@@ -236,14 +216,3 @@ class Sidecar:
             for provider in self._policy.tokens.providers:
                 self.metrics.provider_ready(provider.name, provider.name not in unready)
             await asyncio.sleep(_TICK)
-
-
-@contextlib.contextmanager
-def _naming(address: Address) -> Iterator[None]:
-    """Make an error of the block say where it was to listen."""
-    try:
-        yield
-    except OSError as error:
-        number = error.errno or 0  # below 0 where a name was not found
-        why = os.strerror(number) if number > 0 else error.strerror or str(error)
-        raise OSError(f"cannot listen on {address}: {why}") from error

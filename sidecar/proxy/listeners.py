@@ -5,14 +5,14 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sidecar.policy.compiled import Address
 from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.front import FrontServer
 
-__all__ = ["Listeners"]
+__all__ = ["Listeners", "address_of", "bind", "listen", "naming", "remove"]
 
 _BACKLOG: Final = 4096
 
@@ -29,6 +29,7 @@ class Listeners:
         self._acceptor = acceptor
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
+        self._removed: list[Address] = []
         self.bound: list[Address] = []
 
     async def open(self, addresses: Sequence[Address]) -> None:
@@ -36,12 +37,18 @@ class Listeners:
         Raises OSError; what was opened before stays open until `close`.
         """
         for address in addresses:
-            for sock in await _bind(address):
-                self._sockets.append(sock)
-                name = sock.getsockname()
-                bound = address if address.unix else Address(name[0], name[1])
-                self.bound.append(bound)
-                await self._serve(sock)
+            with naming(address):
+                sockets = await bind(address)
+                self._removed.append(address)
+                await self.adopt(sockets)
+
+    async def adopt(self, sockets: Sequence[socket.socket]) -> None:
+        """Listen on sockets that are bound. The file of a Unix socket stays at `close`."""
+        self._sockets += sockets
+        for sock in sockets:
+            listen(sock)
+            self.bound.append(address_of(sock))
+            await self._serve(sock)
 
     async def close(self) -> None:
         """Stop listening; accepted sockets stay."""
@@ -51,10 +58,8 @@ class Listeners:
             await self._acceptor.close()
         for sock in self._sockets:
             sock.close()
-        for address in self.bound:
-            if address.unix:
-                with contextlib.suppress(OSError):
-                    os.unlink(address.unix)
+        for address in self._removed:
+            remove(address)
 
     async def _serve(self, sock: socket.socket) -> None:
         if self._acceptor is not None:
@@ -68,7 +73,14 @@ class Listeners:
         self._servers.append(server)
 
 
-async def _bind(address: Address) -> list[socket.socket]:
+def address_of(sock: socket.socket) -> Address:
+    """Where a socket is bound."""
+    name = sock.getsockname()
+    return Address(unix=name) if sock.family == socket.AF_UNIX else Address(name[0], name[1])
+
+
+async def bind(address: Address) -> list[socket.socket]:
+    """Sockets bound to an address: one, or one for each address of its name. Raises OSError."""
     if address.unix is not None:
         return [_bind_unix(address.unix)]
     loop = asyncio.get_running_loop()
@@ -81,6 +93,29 @@ async def _bind(address: Address) -> list[socket.socket]:
     return [_bind_inet(family, name) for family, _, _, _, name in dict.fromkeys(found)]
 
 
+def listen(sock: socket.socket) -> None:
+    """Let a bound socket take connections; nothing new to one that does. Raises OSError."""
+    sock.listen(_BACKLOG)
+
+
+def remove(address: Address) -> None:
+    """Remove the file of a Unix socket."""
+    if address.unix is not None:
+        with contextlib.suppress(OSError):
+            os.unlink(address.unix)
+
+
+@contextlib.contextmanager
+def naming(address: Address) -> Iterator[None]:
+    """Make an OSError of the block say where it was to listen."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0  # below 0 where a name was not found
+        why = os.strerror(number) if number > 0 else error.strerror or str(error)
+        raise OSError(f"cannot listen on {address}: {why}") from error
+
+
 def _bind_inet(family: int, name: tuple[object, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -91,7 +126,6 @@ def _bind_inet(family: int, name: tuple[object, ...]) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)
         sock.bind(name)
-        sock.listen(_BACKLOG)
     except OSError:
         sock.close()
         raise
@@ -106,7 +140,6 @@ def _bind_unix(path: str) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.bind(path)
-        sock.listen(_BACKLOG)
     except OSError:
         sock.close()
         raise

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from sidecar.admin.app import build
+from sidecar.admin.app import Wiring, build
 from sidecar.observe.metrics import Metrics
 from sidecar.policy.compiled import Address, Admin, Logging, Policy, Server, TokenRules
 
@@ -27,7 +27,7 @@ class Sidecar:
         self.problems: dict[str, str] = {}
         self.drains = 0
 
-    def readiness(self) -> dict[str, str]:
+    async def readiness(self) -> dict[str, str]:
         return self.problems
 
     def drain(self) -> None:
@@ -48,7 +48,10 @@ async def connect(sidecar: Sidecar) -> AsyncIterator[Connect]:
     clients: list[Client] = []
     listen = Address("127.0.0.1", 0)
     tokens = TokenRules(30.0, 8192, ())
-    policy = Policy(Server((listen,)), None, {}, tokens, (), Logging())
+    metrics = Metrics(Policy(Server((listen,)), None, {}, tokens, (), Logging()), version="1.2.3")
+
+    async def exposition(accept: str) -> tuple[bytes, str]:
+        return metrics.render(accept)
 
     async def start(
         *, token: bytes | None = None, metrics_public: bool = False, **wiring: Any
@@ -56,9 +59,11 @@ async def connect(sidecar: Sidecar) -> AsyncIterator[Connect]:
         app = build(
             Admin(listen, metrics_public=metrics_public),
             token=None if token is None else lambda: token,
-            metrics=Metrics(policy, version="1.2.3"),
-            readiness=wiring.get("readiness", sidecar.readiness),
-            drain=wiring.get("drain", sidecar.drain),
+            wiring=Wiring(
+                exposition,
+                wiring.get("readiness", sidecar.readiness),
+                wiring.get("drain", sidecar.drain),
+            ),
         )
         clients.append(TestClient(TestServer(app)))
         await clients[-1].start_server()
@@ -301,7 +306,7 @@ async def test_every_answer_has_the_security_headers(connect: Connect, path: str
 
 
 async def test_a_failure_is_logged_and_tells_nothing(connect: Connect, log: list[Any]) -> None:
-    def fail() -> dict[str, str]:
+    async def fail() -> dict[str, str]:
         raise RuntimeError("inner secret")
 
     client = await connect(readiness=fail)

@@ -1,0 +1,49 @@
+"""The admin listener's socket: opened, and closed."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp import web
+
+from sidecar.admin.app import Wiring, build
+from sidecar.config.secrets import LiveSecret
+from sidecar.policy.compiled import Address, Admin
+
+__all__ = ["AdminListener"]
+
+_SHUTDOWN_TIMEOUT: Final = 1.0
+_KEEPALIVE_TIMEOUT: Final = 30.0
+"""Seconds that a socket may be without a request."""
+
+
+class AdminListener:
+    """Serves the admin application from `open` to `close`. `environ` is where the token's variable
+    is looked up.
+    """
+
+    def __init__(self, admin: Admin, wiring: Wiring, environ: Mapping[str, str]) -> None:
+        self._admin = admin
+        token = LiveSecret(admin.token, environ).read if admin.token else None
+        self._runner = web.AppRunner(
+            build(admin, token=token, wiring=wiring),
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_TIMEOUT,
+            keepalive_timeout=_KEEPALIVE_TIMEOUT,
+        )
+
+    async def open(self) -> Address:
+        """Listen; the real address (a port 0 was chosen by the system). Raises OSError."""
+        await self._runner.setup()
+        address = self._admin.listen
+        site: web.BaseSite
+        if address.unix is not None:
+            site = web.UnixSite(self._runner, address.unix)
+        else:
+            site = web.TCPSite(self._runner, address.host, address.port)
+        await site.start()
+        bound = self._runner.addresses[0]
+        return address if address.unix else Address(bound[0], bound[1])
+
+    async def close(self) -> None:
+        """Stop listening, and end the requests under way."""
+        await self._runner.cleanup()
