@@ -14,9 +14,9 @@ from prometheus_client import (
     ProcessCollector,
 )
 from prometheus_client.core import CounterMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from sidecar.observe.families import Families, exposition, read
 from sidecar.observe.labels import Labels
 from sidecar.policy.compiled import Policy
 from sidecar.wire import implementation
@@ -30,8 +30,6 @@ side that sends: "client" or "upstream"."""
 TrafficSource = Callable[[], Traffic]
 
 _M = TypeVar("_M", Counter, Gauge, Histogram)
-
-_OPENMETRICS: Final = "application/openmetrics-text"
 
 _HANDSHAKE_SECONDS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
@@ -146,13 +144,12 @@ class Metrics:
         self._traffic.source = source
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The exposition and its content type: OpenMetrics 1.0 where `accept` (the request's
-        Accept field) names it, else the text format 0.0.4.
-        """
-        kinds = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-        # Never the client's own text: its version parameter would be echoed in the content type.
-        encode, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in kinds else "")
-        return encode(self._registry), content_type
+        """The exposition and its content type, as `exposition` has them."""
+        return exposition(self._registry, accept)
+
+    def families(self) -> Families:
+        """All samples as they are now."""
+        return read(self._registry)
 
     def _create_handshake_metrics(self) -> None:
         self._handshakes = self._counter(
