@@ -102,19 +102,25 @@ class AuditLog:
 
     A refusal's line has at most 512 bytes, and at most 100 of them are written in a second. The
     others are counted and come as one summary: with the next event, or by `flush`, which the
-    server calls every second or so.
+    server calls every second or so. As one of several, a worker's events bear its number.
 
     Raises ConfigError where the file cannot be written. `clock` gives seconds since the epoch.
     """
 
     def __init__(
-        self, logging: Logging, *, clock: Callable[[], float], hash_key: bytes | None
+        self,
+        logging: Logging,
+        *,
+        clock: Callable[[], float],
+        hash_key: bytes | None,
+        worker: int | None = None,
     ) -> None:
         self._clock = clock
         self._hash_users = logging.hash_user_ids
         self._hash_key = hash_key or secrets.token_bytes(32)
         self._sample = logging.audit.sample_allowed
         self._sink = open_sink(logging.audit.file)
+        self._worker: dict[str, Any] = {} if worker is None else {"worker": worker}
         self._written: deque[float] = deque(maxlen=_MAX_REFUSED_PER_SECOND)
         self._suppressed: Counter[str] = Counter()
         self._suppressed_since = 0.0
@@ -170,7 +176,7 @@ class AuditLog:
         if not self._suppressed:
             return
         reasons = dict(sorted(self._suppressed.items()))
-        fields = {"refused": self._suppressed.total(), "reasons": reasons}
+        fields = {**self._worker, "refused": self._suppressed.total(), "reasons": reasons}
         self._suppressed.clear()
         self._sink.write(timestamp(now), "warning", _SUMMARY, fields)
 
@@ -178,8 +184,9 @@ class AuditLog:
         self, now: float, level: str, event: str, fields: Iterable[tuple[str, Any]], limit: int
     ) -> None:
         time = timestamp(now)
-        used = len(dumps({"time": time, "level": level, "event": event})) + len("\n")
-        self._sink.write(time, level, event, _fit(fields, limit - used))
+        always = {"time": time, "level": level, "event": event, **self._worker}
+        used = len(dumps(always)) + len("\n")
+        self._sink.write(time, level, event, self._worker | _fit(fields, limit - used))
 
     def _user(self, user: str | None) -> str | None:
         if user is None or not self._hash_users:

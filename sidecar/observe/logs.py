@@ -9,9 +9,10 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TextIO
 
 import structlog
@@ -43,12 +44,14 @@ _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _EventDict = MutableMapping[str, Any]
 
 
-def configure(rules: Logging) -> None:
+def configure(rules: Logging, *, worker: int | None = None) -> None:
     """Send structlog's events and the standard library's warnings to stderr, in one format.
 
     Events of the program itself are written from `rules.level` on; those of libraries (aiohttp,
-    asyncio) from that level on too, but never below warning. May be called again.
+    asyncio) from that level on too, but never below warning. Those of one of several workers bear
+    its number. May be called again.
     """
+    stamp = partial(_stamp, worker)
     render = _render_console if rules.format == "console" else _render_json
     level = logging.getLevelNamesMapping()[rules.level.upper()]
     stream = _Stream(sys.stderr)
@@ -56,7 +59,7 @@ def configure(rules: Logging) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
-            _stamp,
+            stamp,
             _clean_event,
             render,
         ],
@@ -64,7 +67,7 @@ def configure(rules: Logging) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=stream),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
-    _route_standard_library(stream, render, max(level, logging.WARNING))
+    _route_standard_library(stream, [stamp, _clean_event, render], max(level, logging.WARNING))
 
 
 def clean(value: Any, key: str = "") -> Any:
@@ -116,7 +119,7 @@ class _Handler(logging.StreamHandler[_Stream]):
 
 
 def _route_standard_library(
-    stream: _Stream, render: structlog.typing.Processor, level: int
+    stream: _Stream, last: Sequence[structlog.typing.Processor], level: int
 ) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
@@ -124,12 +127,7 @@ def _route_standard_library(
             structlog.stdlib.add_logger_name,
             structlog.processors.format_exc_info,
         ],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            _stamp,
-            _clean_event,
-            render,
-        ],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
     handler = _Handler(stream)
     handler.setFormatter(formatter)
@@ -168,8 +166,10 @@ def _redact_run(found: re.Match[str]) -> str:
     return run
 
 
-def _stamp(_logger: Any, _method: str, event: _EventDict) -> _EventDict:
+def _stamp(worker: int | None, _logger: Any, _method: str, event: _EventDict) -> _EventDict:
     event.setdefault("time", timestamp(datetime.now(UTC).timestamp()))
+    if worker is not None:
+        event.setdefault("worker", worker)
     return event
 
 

@@ -228,15 +228,19 @@ texts = st.text(max_size=700) | st.text('é\x00\x7f\\"\U0001f600', min_size=1, m
 @example(REFUSED._replace(path="/" + "\x00" * 1_000_000, detail="\\" * 1_000_000))
 @example(REFUSED._replace(path="/" + "é" * 300, user="\U0001f600" * 300, route="r" * 300))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
-def test_a_refused_handshakes_line_has_at_most_512_bytes(tmp_path: Path, refused: Decision) -> None:
+@pytest.mark.parametrize("worker", [None, 256])
+def test_a_refused_handshakes_line_has_at_most_512_bytes(
+    tmp_path: Path, worker: int | None, refused: Decision
+) -> None:
     path = tmp_path / "audit.log"
     path.unlink(missing_ok=True)
     rules = Logging(hash_user_ids=False, audit=Audit(str(path)))
-    log = AuditLog(rules, clock=Clock(), hash_key=None)
+    log = AuditLog(rules, clock=Clock(), hash_key=None, worker=worker)
     log.decision(refused)
     log.close()
     line = path.read_bytes()
     assert len(line) <= 512
+    assert json.loads(line).get("worker") == worker
     assert line.endswith(b"\n")
     assert all(0x20 <= byte < 0x7F for byte in line[:-1])
     assert json.loads(line)["decision"] == "refused"
@@ -247,7 +251,7 @@ def test_a_refusal_in_the_log_stream_has_at_most_512_bytes(
     configured: Callable[..., Any], clock: Clock, format_: str
 ) -> None:
     stream = configured(format=format_)
-    log = AuditLog(Logging(format=format_), clock=clock, hash_key=KEY)
+    log = AuditLog(Logging(format=format_), clock=clock, hash_key=KEY, worker=7)
     log.decision(REFUSED._replace(path="/\r\n" + "\x00" * 1_000_000, detail="\x1b" * 1000))
     [line] = stream.lines
     assert len(line.encode()) < 512

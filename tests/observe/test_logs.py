@@ -2,7 +2,10 @@ import asyncio
 import io
 import json
 import logging
+import os
 import re
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -224,3 +227,35 @@ def test_a_broken_stderr_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     structlog.get_logger().info("into the void")
     logging.getLogger("aiohttp").warning("into the void")
     assert broken.getvalue() == ""
+
+
+def test_a_workers_lines_bear_its_number(
+    configured: Configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = configured()
+    logs.configure(Logging(), worker=3)
+    structlog.get_logger().info("something")
+    logging.getLogger("aiohttp").warning("something of theirs")
+    assert [event["worker"] for event in stream.events] == [3, 3]
+
+
+def test_a_line_is_one_write() -> None:
+    """Several processes write to one stderr: what is written at once cannot be torn apart."""
+    program = (
+        "import structlog; from sidecar.observe import logs; "
+        "from sidecar.policy.compiled import Logging; "
+        "logs.configure(Logging()); log = structlog.get_logger(); "
+        "[log.info('line', text=['x' * 200] * count) for count in (1, 10, 20)]"
+    )
+    # Each write to a socket of this kind is a message of its own.
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for unbuffered in ("", "1"):
+        environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        subprocess.run(
+            [sys.executable, "-c", program], stderr=theirs.fileno(), env=environ, check=True
+        )
+        messages = [ours.recv(65536) for _ in range(3)]
+        assert [json.loads(message)["event"] for message in messages] == ["line"] * 3
+        assert all(message.endswith(b"\n") for message in messages)
+    ours.close()
+    theirs.close()
