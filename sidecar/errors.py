@@ -6,7 +6,8 @@ SidecarError
 ├── KeyMaterialError       a key or secret that must not be used
 ├── KeysUnavailable        a provider has no keys at the moment
 ├── TemplateError          a template that does not parse or cannot be filled in
-└── UpstreamError          the upstream cannot be reached or does not upgrade
+├── UpstreamError          the upstream cannot be reached or does not upgrade
+└── WorkerError            a worker process does not do what it was asked for
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ __all__ = [
     "SidecarError",
     "TemplateError",
     "UpstreamError",
+    "WorkerError",
 ]
 
 
@@ -99,3 +101,7 @@ class UpstreamError(SidecarError):
         self.reason = reason
         self.detail = detail
         super().__init__(f"{reason}: {detail}")
+
+
+class WorkerError(SidecarError):
+    """A worker process, or its parent, does not do what it was asked for; the text says why."""

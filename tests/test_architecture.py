@@ -16,6 +16,7 @@ TIERS = (
     ("state", "observe", "config"),
     ("auth",),
     ("proxy", "admin", "issue"),
+    ("workers",),
     ("cli",),
 )
 # Within one tier: the shell wires the admin listener, and errors carry the model's reasons.

@@ -7,7 +7,9 @@ import sys
 from sidecar.cli.arguments import add_policy, policy_paths
 from sidecar.config.source import Loaded, load_policy
 from sidecar.errors import ConfigError, Problem
+from sidecar.policy.sharing import per_worker
 from sidecar.wire import implementation
+from sidecar.workers.cpus import worker_count
 
 __all__ = ["add_parser", "run"]
 
@@ -33,7 +35,10 @@ def run(args: argparse.Namespace) -> int:
         return 1
     for warning in loaded.warnings:
         print(_warning(warning), file=sys.stderr)
-    print(_summary(loaded))
+    workers = worker_count(loaded.policy)
+    print(_summary(loaded, workers))
+    for held in per_worker(loaded.policy, workers):
+        print(f"{held.key}: {held.how}")
     return 0
 
 
@@ -43,12 +48,13 @@ def _warning(problem: Problem) -> str:
     return f"{where}: warning: {problem.path}: {problem.wrong}; {problem.remedy}"
 
 
-def _summary(loaded: Loaded) -> str:
+def _summary(loaded: Loaded, workers: int) -> str:
     policy = loaded.policy
     parts = (
         _count(len(policy.routes), "route"),
         _count(len(policy.tokens.providers), "provider"),
         _count(len(policy.upstreams), "upstream"),
+        _count(workers, "worker"),
         _count(len(loaded.warnings), "warning"),
     )
     return f"OK: {', '.join(parts)}; scanner: {implementation()}"

@@ -2,25 +2,24 @@
 
 import argparse
 import asyncio
-import gc
 import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Protocol
 
 import structlog
 
 from sidecar.cli.arguments import add_policy, policy_paths
-from sidecar.config.source import load_policy
-from sidecar.errors import ConfigError, KeyMaterialError
+from sidecar.config.source import Loaded, load_policy
+from sidecar.errors import ConfigError, KeyMaterialError, WorkerError
 from sidecar.observe import logs
-from sidecar.policy.compiled import Policy
 from sidecar.proxy.app import Sidecar
+from sidecar.workers.cpus import worker_count
+from sidecar.workers.runtime import loop_factory, settle_memory
+from sidecar.workers.supervisor import Supervisor
 
 __all__ = ["add_parser", "run"]
-
-_GC_THRESHOLDS: Final = (10_000, 20, 50)
 
 _log = structlog.get_logger()
 
@@ -41,53 +40,52 @@ def run(args: argparse.Namespace) -> int:
     logs.configure(loaded.policy.logging)
     for warning in loaded.warnings:
         _log.warning("policy_warning", problem=str(warning))
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(loaded.policy))
+    workers = worker_count(loaded.policy)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_serve(lambda: _program(loaded, workers)))
 
 
-async def _serve(policy: Policy) -> int:
+class _Program(Protocol):
+    """One process, or the parent of several."""
+
+    async def start(self) -> None: ...
+    def drain(self) -> None: ...
+    async def drained(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+def _program(loaded: Loaded, workers: int) -> _Program:
+    if workers > 1:
+        return Supervisor(loaded, os.environ, workers)
+    return Sidecar(loaded.policy, os.environ)
+
+
+async def _serve(make: Callable[[], _Program]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _refuse_to_reload)
     try:
-        sidecar = Sidecar(policy, os.environ)
+        program = make()
     except (ConfigError, OSError) as error:
         _log.error("start_failed", error=str(error))
         return 1
     try:
-        await sidecar.start()
-    except (KeyMaterialError, OSError) as error:
+        await program.start()
+    except (KeyMaterialError, WorkerError, OSError) as error:
         _log.error("start_failed", error=str(error))
-        await sidecar.close()
+        await program.close()
         return 1
-    _settle_memory()
+    settle_memory()
     await stop.wait()
-    sidecar.drain()
-    await sidecar.drained()
-    await sidecar.close()
+    program.drain()
+    await program.drained()
+    await program.close()
     _log.info("stopped")
     return 0
-
-
-def _settle_memory() -> None:
-    """What is there now stays: the garbage collector need not look at it again, nor as often at
-    the rest, of which next to nothing is in cycles.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def _refuse_to_reload() -> None:
     """SIGHUP asks many a server to read its files again; unhandled, it would end the process."""
     _log.warning("policy_not_reloaded", remedy="restart to take a changed policy")
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # not on Windows
-        return None
-    return uvloop.new_event_loop

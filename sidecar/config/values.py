@@ -14,6 +14,7 @@ from sidecar.policy.compiled import Address
 from sidecar.policy.peers import Network
 
 __all__ = [
+    "MAX_WORKERS",
     "BadValueError",
     "RateValue",
     "address",
@@ -31,7 +32,10 @@ __all__ = [
     "show",
     "size",
     "text",
+    "workers",
 ]
+
+MAX_WORKERS: Final = 256
 
 
 class BadValueError(ValueError):
@@ -259,6 +263,17 @@ def close_code(value: object) -> int:
         raise BadValueError(
             f"{show(value)} is not a close code that may be sent here",
             "use 4000-4999, 3000-3999, or one of 1000, 1001, 1008, 1011-1014",
+        )
+    return value
+
+
+def workers(value: object) -> int | None:
+    """A number of processes; None for `auto`."""
+    if value == "auto":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_WORKERS:
+        raise BadValueError(
+            f"{show(value)} is not a number of workers", f"give 1 to {MAX_WORKERS}, or auto"
         )
     return value
 

@@ -60,9 +60,10 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The public listener."""
+    """The public listener. `workers` is how many processes share it; None is one for each CPU."""
 
     listen: tuple[Address, ...]
+    workers: int | None = 1
     tls: ServerTls | None = None
     trusted_proxies: tuple[Network, ...] = ()
     proxy_protocol: bool = False

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -43,19 +44,32 @@ _log = structlog.get_logger()
 class Sidecar:
     """One running sidecar, from `start` to `close`.
 
-    `public` and `admin` are the addresses it really listens on, once it has started.
+    `public` and `admin` are the addresses it really listens on, once it has started. As one of
+    several workers it has a number, which its log lines bear, and listens on the bound `sockets`
+    that it is given, and nowhere else.
     """
 
-    def __init__(self, policy: Policy, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        environ: Mapping[str, str],
+        *,
+        worker: int | None = None,
+        sockets: Sequence[socket.socket] = (),
+    ) -> None:
         self._policy = policy
         self._environ = environ
+        self._worker = worker
+        self._sockets = sockets
         self._background: list[asyncio.Task[None]] = []
         self._drained = asyncio.Event()
         self._admin: AdminListener | None = None
         self.admin: Address | None = None
 
         self.metrics = Metrics(policy, version=__version__)
-        self._audit = AuditLog(policy.logging, clock=time.time, hash_key=hash_key(environ))
+        self._audit = AuditLog(
+            policy.logging, clock=time.time, hash_key=hash_key(environ), worker=worker
+        )
         self._recorder = Recorder(self._audit, self.metrics, time.time)
         self._keys = KeyStore(policy.tokens, environ=environ, on_fetch=self.metrics.key_fetch)
         self.connections = Connections(policy.server.max_connections)
@@ -96,17 +110,15 @@ class Sidecar:
         self._limit_connections()
         await self._keys.start()
         await self._health.start()
-        await self._listeners.open(self._policy.server.listen)
-        await self._open_admin()
+        if self._worker is None:
+            await self._listeners.open(self._policy.server.listen)
+            await self._open_admin()
+        else:
+            await self._listeners.adopt(self._sockets)
         for work in (self._tick(), self._certificates.watch()):
             self._background.append(asyncio.create_task(work))
-        _log.info(
-            "started",
-            version=__version__,
-            scanner=implementation(),
-            listen=[str(address) for address in self.public],
-            admin=str(self.admin) if self.admin else None,
-        )
+        if self._worker is None:
+            self._log_start()
 
     def drain(self) -> None:
         """Take no new handshakes, and end every connection with a close frame.
@@ -121,6 +133,10 @@ class Sidecar:
         for link in self.connections:
             link.end(Reason.DRAINING, self._policy.server.drain.close_code)
         self._background.append(asyncio.create_task(self._finish_drain()))
+
+    async def stop_listening(self) -> None:
+        """Take no new sockets, where others on the same address do."""
+        await self._listeners.close()
 
     async def drained(self) -> None:
         """Wait until the drain is over: every connection has ended, or was cut off."""
@@ -186,6 +202,15 @@ class Sidecar:
             )
             self.connections.limit = allowed
         self._front.max_waiting = waiting + _ROOM_TO_REFUSE
+
+    def _log_start(self) -> None:
+        _log.info(
+            "started",
+            version=__version__,
+            scanner=implementation(),
+            listen=[str(address) for address in self.public],
+            admin=str(self.admin) if self.admin else None,
+        )
 
     async def _open_admin(self) -> None:
         admin = self._policy.admin

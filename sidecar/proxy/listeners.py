@@ -95,6 +95,8 @@ async def bind(address: Address) -> list[socket.socket]:
 
 def listen(sock: socket.socket) -> None:
     """Let a bound socket take connections; nothing new to one that does. Raises OSError."""
+    # Accepted sockets inherit it: the kernel notices a client that is gone.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.listen(_BACKLOG)
 
 
@@ -120,8 +122,6 @@ def _bind_inet(family: int, name: tuple[object, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted sockets inherit it: the kernel notices a client that is gone.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)

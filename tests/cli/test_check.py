@@ -29,8 +29,19 @@ def test_a_usable_policy_is_summed_up(capsys: pytest.CaptureFixture[str]) -> Non
     Path("p.yaml").write_text(POLICY)
     assert run("p.yaml") == 0
     output = capsys.readouterr()
-    assert output.out == "OK: 1 route, 1 provider, 1 upstream, 0 warnings; scanner: python\n"
+    assert (
+        output.out == "OK: 1 route, 1 provider, 1 upstream, 1 worker, 0 warnings; scanner: python\n"
+    )
     assert output.err == ""
+
+
+def test_what_holds_in_each_worker_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("p.yaml").write_text(POLICY + "server: {workers: 4, max_connections: 10}")
+    assert run("p.yaml") == 0
+    assert capsys.readouterr().out == (
+        "OK: 1 route, 1 provider, 1 upstream, 4 workers, 0 warnings; scanner: python\n"
+        "server.max_connections: each of 4 workers takes 3 of 10\n"
+    )
 
 
 def test_several_files_are_one_policy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +56,9 @@ def test_warnings_are_told_and_do_no_harm(capsys: pytest.CaptureFixture[str]) ->
     Path("p.yaml").write_text(POLICY + "routes: [{authenticate: {anonymous: true}}]")
     assert run("p.yaml") == 0
     output = capsys.readouterr()
-    assert output.out == "OK: 1 route, 1 provider, 1 upstream, 1 warning; scanner: python\n"
+    assert (
+        output.out == "OK: 1 route, 1 provider, 1 upstream, 1 worker, 1 warning; scanner: python\n"
+    )
     assert output.err == (
         "p.yaml:3:37: warning: routes[0].authenticate.anonymous: lets clients without a token "
         "through; leave it out where every client has one\n"

@@ -6,17 +6,16 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-import uvloop
 
 from sidecar.cli import serve
 from sidecar.proxy.app import Sidecar
+from sidecar.workers import runtime
 from tests.support.sidecars import ENVIRON, policy_of
 
 
@@ -77,7 +76,7 @@ def test_what_is_there_once_it_has_started_is_not_collected_again(
     assert gc.get_freeze_count() == 0
     assert run(tmp_path, policy_of("ws://127.0.0.1:1")) == 0
     assert gc.get_freeze_count() > 0
-    assert gc.get_threshold() == serve._GC_THRESHOLDS
+    assert gc.get_threshold() == runtime._GC_THRESHOLDS
 
 
 def test_a_hangup_is_told_that_it_changes_nothing(
@@ -144,13 +143,3 @@ def test_a_short_key_for_pseudonyms_ends_it_with_1(
     error = lines(capsys)[-1]["error"]
     assert "WS_SIDECAR_HASH_KEY" in error
     assert "'short'" not in error
-
-
-def test_uvloop_runs_it_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    factory = serve._loop_factory()
-    assert factory is not None
-    loop = factory()
-    assert isinstance(loop, uvloop.Loop)
-    loop.close()
-    monkeypatch.setitem(sys.modules, "uvloop", None)
-    assert serve._loop_factory() is None

@@ -99,6 +99,7 @@ def test_the_server(policy: Policy) -> None:
             Address("::1", 8443),
             Address(unix="/run/ws.sock"),
         ),
+        workers=None,
         tls=ServerTls("tls.crt", "tls.key", "tls.crt"),
         trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
         proxy_protocol=True,

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,17 @@ class Program:
         """The log's lines about this event so far."""
         lines = [json.loads(line) for line in self.process.output.splitlines()]
         return [line for line in lines if line["event"] == event]
+
+    def kill(self, pid: int) -> None:
+        """End one of its workers, which it has named in its log, by force."""
+        assert pid in [line["pid"] for line in self.logged("worker_started")]
+        os.kill(pid, signal.SIGKILL)
+
+    async def until(self, condition: Callable[[], bool], timeout: float = 20) -> None:
+        """Wait until something holds."""
+        async with asyncio.timeout(timeout):
+            while not condition():
+                await asyncio.sleep(0.02)
 
     async def until_logged(self, event: str, timeout: float = 10) -> dict[str, Any]:
         """Wait for a line about this event."""

@@ -51,6 +51,7 @@ def compile_server(model: schema.Server, report: Report) -> Server:
         )
     return Server(
         listen=tuple(model.listen),
+        workers=model.workers,
         tls=_tls(model.tls, report),
         trusted_proxies=tuple(model.trusted_proxies),
         proxy_protocol=model.proxy_protocol,

@@ -36,6 +36,7 @@ __all__ = [
     "Secret",
     "Size",
     "Text",
+    "WorkerCount",
     "exactly_one",
     "setting",
     "word",
@@ -100,6 +101,17 @@ CountRate = Annotated[RateValue, *_parsed(values.count_rate, "rate", type="strin
 ByteRate = Annotated[RateValue, *_parsed(values.byte_rate, "rate of bytes", type="string")]
 AddressText = Annotated[Address, *_parsed(values.address, "address", type="string")]
 NetworkText = Annotated[Network, *_parsed(values.network, "CIDR", type="string")]
+WorkerCount = Annotated[
+    int | None,
+    *_parsed(
+        values.workers,
+        "whole number or auto",
+        anyOf=[
+            {"type": "integer", "minimum": 1, "maximum": values.MAX_WORKERS},
+            {"const": "auto"},
+        ],
+    ),
+]
 CloseCodeNumber = Annotated[int, *_parsed(values.close_code, "close code", type="integer")]
 
 

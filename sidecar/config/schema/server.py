@@ -11,6 +11,7 @@ from sidecar.config.schema.base import (
     PositiveDuration,
     Secret,
     Text,
+    WorkerCount,
     setting,
     word,
 )
@@ -50,6 +51,11 @@ class Server(Model):
         description="Addresses to listen on: `host:port`, `[v6]:port` or `unix:/path.sock`. The "
         "file of a Unix socket gets the mode that the umask gives.",
     )
+    workers: WorkerCount = setting(
+        1,
+        description="Processes that share the listener. `auto`: as many as there are CPUs, by "
+        "affinity and the control group's quota, rounded up.",
+    )
     tls: ServerTls | None = setting(None, description="TLS on the public listener.")
     trusted_proxies: list[NetworkText] = setting(
         [],
@@ -72,7 +78,8 @@ class Server(Model):
         10_000,
         ge=1,
         le=10_000_000,
-        description="Connections over it get a 503 with Retry-After before any work.",
+        description="Connections over it get a 503 with Retry-After before any work. Several "
+        "workers have equal shares of it, rounded up.",
     )
     drain: Drain = setting({}, description="The end of the program's life.")
 

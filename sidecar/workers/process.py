@@ -1,0 +1,160 @@
+"""One worker as its parent sees it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from sidecar.errors import WorkerError
+from sidecar.observe.families import Families
+from sidecar.workers.channel import Body, Channel
+from sidecar.workers.orders import Orders
+
+__all__ = ["WorkerProcess"]
+
+_START_TIMEOUT: Final = 60.0
+_ANSWER_TIMEOUT: Final = 2.0
+"""Seconds for what a worker answers at once, so that a scrape does not hang on it."""
+
+_EXIT_TIMEOUT: Final = 10.0
+"""Seconds from the end of the channel to the end of the process."""
+
+OnFigures = Callable[["WorkerProcess", Families], None]
+
+
+class WorkerProcess:
+    """A process, from `spawn` until it has `ended`. `on_figures` is told what it has counted,
+    whenever it says so. `started` is whether it ever began to work.
+    """
+
+    def __init__(
+        self, number: int, process: asyncio.subprocess.Process, on_figures: OnFigures
+    ) -> None:
+        self.number = number
+        self.pid = process.pid
+        self._process = process
+        self._on_figures = on_figures
+        self._channel: Channel
+        self.started = False
+        self._left = asyncio.Event()
+        self._begun = self._answered = asyncio.get_running_loop().time()
+
+    @classmethod
+    async def spawn(
+        cls, number: int, inherited: tuple[int, ...], on_figures: OnFigures
+    ) -> "WorkerProcess":
+        """Begin a process that inherits these descriptors. Raises OSError."""
+        with contextlib.ExitStack() as opened:
+            ours, theirs = map(opened.enter_context, socket.socketpair())
+            # The same program from the same places: -P keeps the working folder out of them.
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "sidecar.workers", str(number), str(theirs.fileno())),
+                stdin=asyncio.subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                pass_fds=(theirs.fileno(), *inherited),
+            )
+            worker = cls(number, process, on_figures)
+            verbs = {"leaving": worker._note_leaving, "ended": worker._note_end}
+            worker._channel = await Channel.open(ours.dup(), verbs)
+        return worker
+
+    @property
+    def serving(self) -> bool:
+        """Whether it has started and still answers for its connections."""
+        return self.started and self._channel.is_open
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it has said that it ends by itself."""
+        return self._left.is_set()
+
+    @property
+    def lived(self) -> float:
+        """Seconds since it began."""
+        return asyncio.get_running_loop().time() - self._begun
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since it answered last."""
+        return asyncio.get_running_loop().time() - self._answered
+
+    async def start(self, orders: Orders) -> None:
+        """Let it work. Raises WorkerError with the reason why it cannot."""
+        try:
+            await self._ask("start", orders.to_json(), _START_TIMEOUT)
+        except WorkerError as error:
+            if self._channel.is_open:
+                raise
+            how = _in_words(await self._process.wait())
+            raise WorkerError(f"worker {self.number} ended before it had started: {how}") from error
+        self.started = True
+
+    async def count(self) -> None:
+        """Let it tell its figures. Raises WorkerError."""
+        self._note_figures(await self._ask("metrics"))
+
+    async def readiness(self) -> Mapping[str, str]:
+        """What is not ready in it, and why. Raises WorkerError."""
+        problems: Mapping[str, str] = (await self._ask("readiness"))["problems"]
+        return problems
+
+    async def drain(self, within: float) -> None:
+        """Let it take no new handshakes, and wait until its connections have ended, for so many
+        seconds at most. Raises WorkerError.
+        """
+        await self._ask("drain", {}, within)
+
+    async def stop(self) -> None:
+        """Let it end once it has drained. Raises WorkerError."""
+        await self._ask("stop")
+
+    async def gone(self) -> None:
+        """Wait until it is over, or takes no new connections."""
+        tasks = [asyncio.create_task(one) for one in (self._left.wait(), self._channel.ended())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+    async def ended(self) -> str:
+        """Wait for the end of the process; its exit code or signal in words."""
+        await self._channel.ended()
+        try:
+            async with asyncio.timeout(_EXIT_TIMEOUT):
+                await self._process.wait()
+        except TimeoutError:  # it does not keep to the protocol
+            self.kill()
+        await self._channel.close()
+        return _in_words(await self._process.wait())
+
+    def kill(self) -> None:
+        """End the process by force."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def _ask(self, verb: str, body: Body | None = None, within: float | None = None) -> Body:
+        answer = await self._channel.ask(verb, body or {}, within=within or _ANSWER_TIMEOUT)
+        self._answered = asyncio.get_running_loop().time()
+        return answer
+
+    async def _note_leaving(self, _: Body) -> Body:
+        self._left.set()
+        return {}
+
+    async def _note_end(self, body: Body) -> Body:
+        self._note_figures(body)
+        return {}
+
+    def _note_figures(self, body: Body) -> None:
+        try:
+            families = Families.from_json(body["families"])
+        except (KeyError, ValueError) as error:
+            raise WorkerError(f"figures that are none: {error}") from error
+        self._on_figures(self, families)
+
+
+def _in_words(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"

@@ -1,0 +1,264 @@
+"""The parent of the workers: starts and restarts them, and speaks for all of them.
+
+It takes no connection of a client and holds no key.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from math import inf
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from sidecar import __version__
+from sidecar.admin.app import Wiring
+from sidecar.admin.listener import AdminListener
+from sidecar.config.source import Loaded
+from sidecar.errors import WorkerError
+from sidecar.observe.audit import HASH_KEY_VARIABLE, hash_key
+from sidecar.policy.compiled import Address
+from sidecar.proxy.listeners import naming
+from sidecar.wire import implementation
+from sidecar.workers.figures import Figures
+from sidecar.workers.orders import Orders
+from sidecar.workers.ports import Ports
+from sidecar.workers.process import WorkerProcess
+from sidecar.workers.restarts import Restarts
+
+__all__ = ["Supervisor"]
+
+_TICK: Final = 5.0
+"""Seconds between two looks at the workers' figures: what a worker that is killed has counted
+since then is lost.
+"""
+
+_HUNG: Final = 30.0
+"""Seconds after which a worker that answers nothing is ended by force: its connections hang."""
+
+_MARGIN: Final = 5.0
+"""Seconds beside the grace until a worker that does not end is ended by force."""
+
+T = TypeVar("T")
+
+_log = structlog.get_logger()
+
+
+class Supervisor:
+    """Several workers as one sidecar, from `start` to `close`.
+
+    `public` and `admin` are the addresses that it really listens on, once it has started. Raises
+    ConfigError for a key of pseudonyms that must not be used.
+    """
+
+    def __init__(self, loaded: Loaded, environ: Mapping[str, str], workers: int) -> None:
+        hash_key(environ)
+        self._policy = loaded.policy
+        self._documents = loaded.documents
+        self._environ = environ
+        self._count = workers
+        self._hash_key = environ.get(HASH_KEY_VARIABLE) or secrets.token_hex(32)
+        self._figures = Figures(loaded.policy, workers)
+        self._ports = Ports()
+        self._processes: set[WorkerProcess] = set()
+        self._up: dict[int, WorkerProcess] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._beginnings: set[asyncio.Task[WorkerProcess]] = set()
+        self._ends: set[asyncio.Task[None]] = set()
+        self._drains: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._closing = False
+        self._admin: AdminListener | None = None
+        self.admin: Address | None = None
+
+    @property
+    def public(self) -> list[Address]:
+        """Where the workers listen."""
+        return self._ports.bound
+
+    async def start(self) -> None:
+        """Settle the addresses, start every worker, open the admin listener.
+
+        Raises OSError and WorkerError; then `close`.
+        """
+        await self._ports.open(self._policy.server.listen)
+        launches = (self._launch(number) for number in range(1, self._count + 1))
+        for launched in await asyncio.gather(*launches, return_exceptions=True):
+            if isinstance(launched, BaseException):
+                raise launched
+            _spawn(self._keep(launched), self._background)
+        _spawn(self._watch(), self._background)
+        await self._open_admin()
+        _log.info(
+            "started",
+            version=__version__,
+            scanner=implementation(),
+            listen=[str(address) for address in self.public],
+            admin=str(self.admin) if self.admin else None,
+            workers=self._count,
+        )
+
+    def drain(self) -> None:
+        """Let all workers take no new handshakes and end their connections."""
+        if not self._draining:
+            self._draining = True
+            for worker in self._serving():
+                _spawn(self._drain(worker), self._drains)
+
+    async def drained(self) -> None:
+        """Wait until the drain is over in every worker."""
+        while self._drains:
+            await asyncio.wait(self._drains)
+
+    async def close(self) -> None:
+        """End all workers, by force where they do not end by themselves, and release everything."""
+        self._closing = True
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, *self._beginnings, return_exceptions=True)
+        await asyncio.gather(*map(_end, self._processes))
+        if self._ends:
+            await asyncio.wait(self._ends, timeout=_MARGIN)
+        for worker in self._processes:
+            worker.kill()
+        await asyncio.gather(*self._ends)
+        if self._admin is not None:
+            await self._admin.close()
+        self._ports.close()
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The exposition of all processes as one, for a request's Accept field."""
+        await self._count_all()
+        return self._figures.render(accept)
+
+    async def readiness(self) -> Mapping[str, str]:
+        """What is not ready in any worker that is up, and why."""
+        workers = list(self._up.values())
+        problems: dict[str, str] = {}
+        for found in await asyncio.gather(*map(_problems, workers)):
+            problems |= found
+        if self._draining:
+            problems["server"] = "draining"
+        elif not workers:
+            problems["workers"] = "none is up"
+        return problems
+
+    async def _open_admin(self) -> None:
+        admin = self._policy.admin
+        if admin is not None:
+            wiring = Wiring(self.metrics, self.readiness, self.drain)
+            self._admin = AdminListener(admin, wiring, self._environ)
+            with naming(admin.listen):
+                self.admin = await self._admin.open()
+
+    async def _launch(self, number: int) -> WorkerProcess:
+        """A worker that serves. Raises OSError and WorkerError."""
+        # Shielded: a process that was begun must be known, to be ended.
+        worker = await asyncio.shield(_spawn(self._begin(number), self._beginnings))
+        places, documents = self._ports.places, self._documents
+        try:
+            await worker.start(Orders(documents, self._count, places, self._hash_key))
+        except BaseException:
+            worker.kill()
+            raise
+        self._up[number] = worker
+        self._figures.up(len(self._up))
+        _log.info("worker_started", worker=number, pid=worker.pid)
+        if self._draining:
+            _spawn(self._drain(worker), self._drains)
+        return worker
+
+    async def _begin(self, number: int) -> WorkerProcess:
+        worker = await WorkerProcess.spawn(number, self._ports.inherited, self._figures.note)
+        self._processes.add(worker)
+        _spawn(self._await_end(worker), self._ends)
+        return worker
+
+    async def _keep(self, worker: WorkerProcess) -> None:
+        """See to it that in this one's place there is always a worker, until the drain."""
+        restarts = Restarts()
+        current: WorkerProcess | None = worker
+        while current is not None:
+            await current.gone()
+            del self._up[current.number]
+            self._figures.up(len(self._up))
+            current = await self._replace(current, restarts)
+
+    async def _replace(self, worker: WorkerProcess, restarts: Restarts) -> WorkerProcess | None:
+        """The worker that takes the place of one that is gone, after as many attempts as it takes;
+        None where there is a drain meanwhile.
+        """
+        number, lived = worker.number, inf if worker.leaving else worker.lived
+        while True:
+            await asyncio.sleep(restarts.pause(lived))
+            if self._draining:
+                return None
+            try:
+                successor = await self._launch(number)
+            except (OSError, WorkerError) as error:
+                _log.error("worker_not_started", worker=number, error=str(error))
+                lived = 0.0
+            else:
+                self._figures.restarted()
+                return successor
+
+    async def _await_end(self, worker: WorkerProcess) -> None:
+        how = await worker.ended()
+        self._processes.discard(worker)
+        self._figures.retire(worker)
+        if worker.leaving:
+            _log.info("worker_ended", worker=worker.number, pid=worker.pid, how=how)
+        elif worker.started and not self._closing:
+            _log.error("worker_died", worker=worker.number, pid=worker.pid, how=how)
+
+    async def _drain(self, worker: WorkerProcess) -> None:
+        try:
+            await worker.drain(self._policy.server.drain.grace + _MARGIN)
+        except WorkerError as error:
+            _log.error("worker_not_drained", worker=worker.number, error=str(error))
+            worker.kill()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            await self._count_all()
+            for worker in self._serving():
+                if worker.silent_for > _HUNG:
+                    _log.error("worker_hangs", worker=worker.number, pid=worker.pid)
+                    worker.kill()
+
+    async def _count_all(self) -> None:
+        await asyncio.gather(*map(self._count_one, self._serving()))
+
+    async def _count_one(self, worker: WorkerProcess) -> None:
+        try:
+            await worker.count()
+        except WorkerError:
+            self._figures.silent()
+
+    def _serving(self) -> list[WorkerProcess]:
+        return [worker for worker in self._processes if worker.serving]
+
+
+async def _problems(worker: WorkerProcess) -> Mapping[str, str]:
+    try:
+        return await worker.readiness()
+    except WorkerError:
+        # One that has just ended is no problem: the others get its share.
+        return {f"worker {worker.number}": "does not answer"} if worker.serving else {}
+
+
+async def _end(worker: WorkerProcess) -> None:
+    if worker.serving:
+        with suppress(WorkerError):
+            await worker.stop()
+    else:
+        worker.kill()
+
+
+def _spawn(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[T]]) -> asyncio.Task[T]:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task

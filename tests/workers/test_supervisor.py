@@ -1,0 +1,145 @@
+"""The parent in the test's own process, with real workers."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from sidecar.config.source import Loaded
+from sidecar.errors import ConfigError
+from sidecar.workers import process
+from sidecar.workers import supervisor as module
+from sidecar.workers.process import WorkerProcess
+from sidecar.workers.supervisor import Supervisor
+from tests.support.clients import head, raw
+from tests.support.sidecars import ENVIRON
+
+Load = Callable[..., Loaded]
+
+
+@contextlib.asynccontextmanager
+async def supervising(loaded: Loaded) -> AsyncIterator[Supervisor]:
+    """Two workers and their parent."""
+    supervisor = Supervisor(loaded, ENVIRON, 2)
+    try:
+        await supervisor.start()
+        yield supervisor
+    finally:
+        await supervisor.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def kill(supervisor: Supervisor, number: int) -> None:
+    os.kill(supervisor._up[number].pid, signal.SIGKILL)
+
+
+def refusals(exposition: bytes) -> float:
+    lines = exposition.decode().splitlines()
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in lines
+        if line.startswith("ws_sidecar_handshakes_total{")
+    )
+
+
+async def test_what_workers_count_is_noted_now_and_then(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TICK", 0.05)
+    async with supervising(load()) as supervisor:
+        for _ in range(10):
+            async with raw(supervisor.public[0].port) as client:
+                await client.send(head("/ws"))
+                await client.refusal()
+        await until(lambda: refusals(supervisor._figures.render("")[0]) == 10)
+        killed = set(supervisor._processes)
+        for number in (1, 2):
+            kill(supervisor, number)
+        await until(lambda: not killed & supervisor._processes)
+        body, _ = await supervisor.metrics("")
+        assert refusals(body) == 10
+
+
+async def test_a_worker_that_hangs_for_long_is_replaced(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TICK", 0.05)
+    monkeypatch.setattr(module, "_HUNG", 5.0)
+    monkeypatch.setattr(process, "_ANSWER_TIMEOUT", 0.5)
+    async with supervising(load()) as supervisor:
+        hanging, other = supervisor._up[1], supervisor._up[2]
+        os.kill(hanging.pid, signal.SIGSTOP)
+        await until(lambda: hanging not in supervisor._processes)
+        await until(lambda: len(supervisor._up) == 2)
+        assert supervisor._up[1] is not hanging
+        assert supervisor._up[2] is other
+
+
+async def test_a_drain_reaches_a_worker_that_is_about_to_start(load: Load) -> None:
+    async with supervising(load()) as supervisor:
+        kill(supervisor, 1)
+        await until(lambda: any(not one.started for one in supervisor._processes))
+        supervisor.drain()
+        await until(lambda: len(supervisor._up) == 2)
+        await supervisor.drained()
+        assert await supervisor.readiness() == {"server": "draining"}
+
+
+async def test_the_end_waits_for_no_worker_that_has_not_started(load: Load) -> None:
+    async with supervising(load()) as supervisor:
+        kill(supervisor, 1)
+        await until(lambda: any(not one.started for one in supervisor._processes))
+    assert supervisor._processes == set()
+
+
+async def test_the_end_waits_for_a_process_that_is_just_begun(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn, begun = WorkerProcess.spawn, asyncio.Event()
+
+    async def tell_and_spawn(*arguments: Any) -> WorkerProcess:
+        begun.set()
+        return await spawn(*arguments)
+
+    async with supervising(load()) as supervisor:
+        monkeypatch.setattr(WorkerProcess, "spawn", tell_and_spawn)
+        kill(supervisor, 1)
+        await begun.wait()
+    assert supervisor._processes == set()
+
+
+async def test_a_worker_that_does_not_end_is_ended_by_force(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MARGIN", 0.1)
+    monkeypatch.setattr(process, "_ANSWER_TIMEOUT", 0.1)
+    async with supervising(load()) as supervisor:
+        os.kill(supervisor._up[1].pid, signal.SIGSTOP)
+    assert supervisor._processes == set()
+
+
+async def test_without_any_worker_it_is_not_ready(load: Load) -> None:
+    supervisor = Supervisor(load(), ENVIRON, 2)
+    assert await supervisor.readiness() == {"workers": "none is up"}
+    await supervisor.close()
+
+
+async def test_without_an_admin_listener_it_has_no_address_for_it(load: Load) -> None:
+    sections: dict[str, Any] = {"admin": None}
+    async with supervising(load(**sections)) as supervisor:
+        assert supervisor.admin is None
+        assert supervisor.public[0].port > 0
+
+
+def test_a_short_key_of_pseudonyms_is_refused(load: Load) -> None:
+    with pytest.raises(ConfigError, match="WS_SIDECAR_HASH_KEY"):
+        Supervisor(load(), {"WS_SIDECAR_HASH_KEY": "short"}, 2)
