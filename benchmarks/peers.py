@@ -61,7 +61,7 @@ class Peer:
 
     Clients send `carrier` before the token and the lines `headers`, and `preface` before the
     request. With `refused` they bring forged tokens and get this status: 101 stands for a refusal
-    by a close frame. With `silent` the peer's output goes nowhere.
+    by a close frame. With `silent` the peer's output goes nowhere; `blind` peers check nothing.
     """
 
     name: str
@@ -80,6 +80,7 @@ class Peer:
     preface: str = ""
     refused: int | None = None
     silent: bool = False
+    blind: bool = False
 
     @property
     def strictest(self) -> str:
@@ -112,6 +113,7 @@ PEERS: Final = (
         "relay",
         "bare C relay",
         ("@BUILD@/relay", "--port", "@PORT_PLAIN@", "--upstream", "@PORT_UPSTREAM@"),
+        blind=True,
     ),
     Peer("nginx", "nginx", _NGINX, config="nginx.conf", values={"BUFFER": "4k"}),
     Peer("haproxy", "HAProxy", _HAPROXY, _WITH_TOKENS, "haproxy.cfg", {"BUFFER": "16384"}),
@@ -132,6 +134,15 @@ PEERS: Final = (
             *("@PYTHON@", "@PEERS@/aiohttp_proxy.py"),
             *("--port", "@PORT_PLAIN@", "--upstream", "@PORT_UPSTREAM@"),
         ),
+    ),
+    Peer(
+        "uvloop",
+        "uvloop relay, no checks",
+        (
+            *("@PYTHON@", "@PEERS@/uvloop_relay.py"),
+            *("--port", "@PORT_PLAIN@", "--upstream", "@PORT_UPSTREAM@"),
+        ),
+        blind=True,
     ),
     Peer(
         "sidecar",
@@ -158,6 +169,7 @@ PEERS: Final = (
             *("--buffer", "65536"),
         ),
         extra=True,
+        blind=True,
     ),
     Peer(
         "nginx-64k",
@@ -362,7 +374,7 @@ class Running:
 
     def _check_refusals(self) -> None:
         """A figure for a check that is not done would be worth nothing."""
-        if self.peer.name.startswith("relay"):
+        if self.peer.blind:
             return  # it checks nothing, and says so
         refusals = (101,) if self.peer.refused == 101 else (401, 403)
         tokens = self._site.credentials.tokens

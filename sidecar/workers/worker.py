@@ -15,9 +15,9 @@ from sidecar.observe.audit import HASH_KEY_VARIABLE
 from sidecar.policy.sharing import share
 from sidecar.proxy.app import Sidecar
 from sidecar.workers.channel import Body, Channel, Verb
-from sidecar.workers.runtime import loop_factory, settle_memory
 from sidecar.workers.orders import Orders
 from sidecar.workers.ports import open_places
+from sidecar.workers.runtime import loop_factory, settle_memory
 
 __all__ = ["main"]
 
