@@ -7,3 +7,8 @@ cdef class Bucket:
     cpdef double take(self, double cost, double now)
     cpdef bint take_all(self, double cost, double now)
     cpdef give_back(self, double cost)
+
+
+cpdef bint take_both(
+    Bucket first, double cost, Bucket second, double other_cost, double now
+)

@@ -1,6 +1,6 @@
 """Rate limits of one connection: the generic cell rate algorithm, without a clock of its own."""
 
-__all__ = ["ON_EXCEED_CLOSE", "ON_EXCEED_DELAY", "ON_EXCEED_DROP", "Bucket"]
+__all__ = ["ON_EXCEED_CLOSE", "ON_EXCEED_DELAY", "ON_EXCEED_DROP", "Bucket", "take_both"]
 
 ON_EXCEED_CLOSE = 0
 ON_EXCEED_DROP = 1
@@ -71,3 +71,16 @@ class Bucket:
     def give_back(self, cost: float) -> None:
         """Undo the `take` or `take_all` just before, which was charged `cost`."""
         self._level -= cost
+
+
+def take_both(
+    first: Bucket | None, cost: float, second: Bucket | None, other_cost: float, now: float
+) -> bool:
+    """Charge two buckets, of which there may be none, by `take_all`; both or neither."""
+    if first is not None and not first.take_all(cost, now):
+        return False
+    if second is None or second.take_all(other_cost, now):
+        return True
+    if first is not None:
+        first.give_back(cost)
+    return False

@@ -1,15 +1,21 @@
-"""Frames of RFC 6455: opcodes, close codes, and the control frames the sidecar itself writes."""
+"""Frames of RFC 6455: opcodes, the rules of a header, close codes, and the control frames that the
+sidecar itself writes.
+"""
 
 __all__ = [
     "BINARY",
     "CLOSE",
     "CONTINUATION",
+    "LENGTH_ERRORS",
     "MAX_CLOSE_REASON",
+    "NO_STATUS",
     "PING",
     "PONG",
     "TEXT",
     "apply_mask",
     "close_frame",
+    "extended_length",
+    "header_error",
     "valid_close_code",
 ]
 
@@ -21,10 +27,19 @@ CLOSE = 0x8
 PING = 0x9
 PONG = 0xA
 
+_FIN = 0x80
+_RSV = 0x70
+_OPCODE = 0x0F
+_CONTROL = 0x08
+
 MAX_CLOSE_REASON = 123
 """Bytes of a close frame's reason: a control frame's 125 (section 5.5) less the code's two."""
 
-_NO_STATUS = 1005
+NO_STATUS = 1005
+"""Stands for an end without a code (RFC 6455 section 7.1.5)."""
+
+LENGTH_ERRORS = {-1: "length over 63 bits", -2: "length not in its shortest form"}
+"""What the negative results of `extended_length` mean."""
 
 
 def valid_close_code(code: int) -> bool:
@@ -36,6 +51,57 @@ def valid_close_code(code: int) -> bool:
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
+def header_error(first: int, second: int, mask_bit: int, fragmented: bool) -> str:
+    """What is wrong with the first two bytes of a frame's header (section 5.2), "" for nothing.
+
+    `mask_bit` is what the frame must have of 0x80, `fragmented` whether it stands in the middle of
+    a message. A length over 125 is for whoever reads on.
+    """
+    opcode = first & _OPCODE
+    if second & 0x80 != mask_bit:
+        # section 5.1: a client masks every frame, a server none
+        return "frame is not masked" if mask_bit else "frame is masked"
+    if first & _RSV:
+        # section 5.2: MUST be 0 unless an extension was negotiated, and none ever is
+        return "reserved bit set"
+    if opcode & _CONTROL:
+        return _control_error(opcode, first & _FIN, second & 0x7F)
+    if opcode > BINARY:
+        return "unknown opcode"
+    if fragmented and opcode:
+        # section 5.4: fragments of one message must not be interleaved with another's
+        return "new message inside a fragmented one"
+    if not fragmented and not opcode:
+        return "continuation without a message"
+    return ""
+
+
+def _control_error(opcode: int, fin: int, length: int) -> str:
+    """The same for a control frame (section 5.5)."""
+    if opcode > PONG:
+        return "unknown opcode"
+    if not fin:
+        return "fragmented control frame"
+    if length > 125:
+        return "control frame over 125 bytes"
+    if opcode == CLOSE and length == 1:
+        # section 5.5.1: a body starts with a code of two bytes
+        return "close frame of one byte"
+    return ""
+
+
+def extended_length(data: bytes, at: int, form: int) -> int:
+    """The length at `at` (section 5.2), of 16 bits (form 126) or 64 (127); or of LENGTH_ERRORS."""
+    if form == 126:
+        length = data[at] << 8 | data[at + 1]
+    elif data[at] & 0x80:
+        return -1  # the most significant bit MUST be 0
+    else:
+        length = int.from_bytes(data[at : at + 8], "big")
+    # the minimal number of bytes MUST be used
+    return -2 if length < 126 or (form == 127 and length < 0x10000) else length
+
+
 def close_frame(code: int, reason: str, mask: bytes | None) -> bytes:
     """A complete close frame (RFC 6455 section 5.5.1).
 
@@ -44,7 +110,7 @@ def close_frame(code: int, reason: str, mask: bytes | None) -> bytes:
     (section 5.1). Raises ValueError for a code that may not stand in a frame.
     """
     payload = b""
-    if code != _NO_STATUS:
+    if code != NO_STATUS:
         if not valid_close_code(code):
             raise ValueError(f"close code {code} may not stand in a frame")
         payload = code.to_bytes(2, "big") + _cut(reason)

@@ -6,7 +6,7 @@ cimport cython
 # The module, not its class: scanner.py offers Bucket to its importers, as a name of Python's.
 from sidecar.wire cimport buckets as compiled
 
-cdef int _PASS, _DROP, _FIN, _RSV, _OPCODE, _CONTROL, _FIN_TEXT, _FIN_BINARY, _FIN_CLOSE, _TINY
+cdef int _PASS, _DROP, _FIN, _OPCODE, _CONTROL, _FIN_TEXT, _FIN_BINARY, _FIN_CLOSE, _TINY
 
 
 cdef class FrameScanner:
@@ -31,14 +31,11 @@ cdef class FrameScanner:
 
     @cython.locals(
         end=cython.longlong, start=cython.longlong, last=cython.longlong,
-        frames=cython.longlong, headers=cython.longlong, payload=cython.longlong,
+        count=cython.longlong, headers=cython.longlong, payload=cython.longlong,
         mask_bit=cython.int, head=cython.int, extended=cython.int, longest=cython.longlong,
         first=cython.int, second=cython.int, length=cython.longlong, body=cython.longlong,
     )
     cdef long long _whole_messages(self, bytes data, long long at, double now)
-
-    @cython.locals(bucket=compiled.Bucket, others=compiled.Bucket)
-    cdef bint _affords(self, long long messages, long long payload, double now)
 
     @cython.locals(bucket=compiled.Bucket, fate=cython.int)
     cdef int _admit(self, int first, long long length, double now)
@@ -51,11 +48,8 @@ cdef class FrameScanner:
 
     cdef int _exceed(self, int on_exceed, double wait, bint opening, str what)
 
-    @cython.locals(opcode=cython.int, length=cython.int)
+    @cython.locals(wrong=str)
     cdef bint _forbidden(self, int first, int second)
-
-    @cython.locals(length=cython.longlong)
-    cdef long long _extended_length(self, bytes data, long long at, int form)
 
     @cython.locals(payload=bytes, code=cython.int)
     cdef bint _closed(self, bytes data, long long body, long long length)

@@ -7,8 +7,14 @@ was checked (RFC 6455 section 5.2), so a bad frame's first byte never reaches th
 Numbers are plain and sums fit into 64 bits with a sign: scanner.pxd has their types in C.
 """
 
-from sidecar.wire.buckets import ON_EXCEED_CLOSE, ON_EXCEED_DELAY, ON_EXCEED_DROP, Bucket
-from sidecar.wire.frames import apply_mask, valid_close_code
+from sidecar.wire import frames
+from sidecar.wire.buckets import (
+    ON_EXCEED_CLOSE,
+    ON_EXCEED_DELAY,
+    ON_EXCEED_DROP,
+    Bucket,
+    take_both,
+)
 
 __all__ = [
     "CLOSED",
@@ -32,23 +38,20 @@ PROTOCOL_ERROR = 3
 TOO_BIG = 4
 RATE = 5
 
-# What becomes of one frame, beside the verdicts: it passes (under a name that needs no look-up once
-# compiled), or it is left out and the connection goes on.
+# What becomes of one frame, beside the verdicts: it passes (a number once compiled) or is left out.
 _PASS = PASS
 _DROP = 6
 
 # The longest payload, and the first byte of a frame (section 5.2).
 _MAX_LENGTH = 2**63 - 1
 _FIN = 0x80
-_RSV = 0x70
 _OPCODE = 0x0F
 _CONTROL = 0x08
 _FIN_TEXT = 0x81
 _FIN_BINARY = 0x82
 _FIN_CLOSE = 0x88
 
-# Bytes below which a fragment costs a message: else a million of one byte would be one message.
-_TINY = 1024
+_TINY = 1024  # bytes below which a fragment costs a message, or a million would cost one
 
 
 class FrameScanner:
@@ -221,8 +224,9 @@ class FrameScanner:
                 body += 2 if length == 126 else 8
                 if end - at < 4 or (length == 127 and end - at < 10):
                     break
-                length = self._extended_length(data, at + 2, length)
+                length = frames.extended_length(data, at + 2, length)
                 if length < 0:
+                    self._fail(PROTOCOL_ERROR, frames.LENGTH_ERRORS[length])
                     break
             if not first & _CONTROL and (
                 length > max_frame or length > max_message - self._message
@@ -272,13 +276,12 @@ class FrameScanner:
         return data[start:at]
 
     def _whole_messages(self, data: bytes, at: int, now: float) -> int:
-        """Pass the messages in one short frame each that stand at `at`, all at once, for that is
-        what most reads are; where the first other frame begins. With too many for a rate none is
-        passed here: who is asked for each then decides.
+        """Pass the messages in one short frame each that stand at `at`, all at once; where the
+        first other frame begins. With too many for a rate none passes: each is then asked for.
         """
         end = len(data)
         start = at
-        frames = 0
+        count = 0
         headers = 0
         mask_bit = self._mask_bit
         head = self._head
@@ -304,26 +307,17 @@ class FrameScanner:
                 break
             headers += body - at
             at = body + length
-            frames += 1
+            count += 1
         payload = at - start - headers
-        if frames == 0 or (self._metered and not self._affords(frames, payload, now)):
+        if count == 0 or (
+            self._metered
+            and not take_both(self._messages_bucket, count, self._payload_bucket, payload, now)
+        ):
             return start
-        self.frames += frames
-        self.messages += frames
+        self.frames += count
+        self.messages += count
         self.payload_bytes += payload
         return at
-
-    def _affords(self, messages: int, payload: int, now: float) -> bool:
-        """Charge so many messages with so many bytes of payload, or nothing."""
-        bucket = self._messages_bucket
-        if bucket is not None and not bucket.take_all(messages, now):
-            return False
-        others = self._payload_bucket
-        if others is None or others.take_all(payload, now):
-            return True
-        if bucket is not None:
-            bucket.give_back(messages)
-        return False
 
     def _admit(self, first: int, length: int, now: float) -> int:
         """Charge a frame that is not a close and note it: PASS, _DROP or the verdict."""
@@ -378,57 +372,21 @@ class FrameScanner:
 
     def _forbidden(self, first: int, second: int) -> bool:
         """Whether the first two bytes of a header break a rule; sets the verdict then."""
-        wrong = ""
-        opcode = first & _OPCODE
-        length = second & 0x7F
-        if second & 0x80 != self._mask_bit:
-            # section 5.1: a client masks every frame, a server none
-            wrong = "frame is not masked" if self._mask_bit else "frame is masked"
-        elif first & _RSV:
-            # section 5.2: MUST be 0 unless an extension was negotiated, and none ever is
-            wrong = "reserved bit set"
-        elif opcode & _CONTROL:
-            wrong = _control_error(opcode, first & _FIN, length)
-        elif opcode > 2:
-            wrong = "unknown opcode"
-        elif self._fragmented and opcode:
-            # section 5.4: fragments of one message must not be interleaved with another's
-            wrong = "new message inside a fragmented one"
-        elif not self._fragmented and not opcode:
-            wrong = "continuation without a message"
+        wrong = frames.header_error(first, second, self._mask_bit, self._fragmented)
         if wrong:
             self._fail(PROTOCOL_ERROR, wrong)
-            return True
-        return False
-
-    def _extended_length(self, data: bytes, at: int, form: int) -> int:
-        """The 16-bit (form 126) or 64-bit (127) length at `at`; -1 with a verdict if it is bad."""
-        if form == 126:
-            length = data[at] << 8 | data[at + 1]
-        elif data[at] & 0x80:
-            # section 5.2: the most significant bit MUST be 0
-            self._fail(PROTOCOL_ERROR, "length over 63 bits")
-            return -1
-        else:
-            length = int.from_bytes(data[at : at + 8], "big")
-        # section 5.2: the minimal number of bytes MUST be used
-        if length < 126 or (form == 127 and length < 0x10000):
-            self._fail(PROTOCOL_ERROR, "length not in its shortest form")
-            return -1
-        return length
+        return wrong != ""
 
     def _closed(self, data: bytes, body: int, length: int) -> bool:
         """Read a complete close frame (section 5.5.1); False when its code is not allowed."""
         payload = data[body : body + length]
         if self._mask_bit:
-            payload = apply_mask(payload, data[body - 4 : body])
-        code = 1005
-        if length:
-            code = payload[0] << 8 | payload[1]
-            # section 7.4: some codes MUST NOT be set in a frame
-            if not valid_close_code(code):
-                self._fail(PROTOCOL_ERROR, "close code not allowed")
-                return False
+            payload = frames.apply_mask(payload, data[body - 4 : body])
+        code = payload[0] << 8 | payload[1] if length else frames.NO_STATUS
+        # section 7.4: some codes MUST NOT be set in a frame
+        if length and not frames.valid_close_code(code):
+            self._fail(PROTOCOL_ERROR, "close code not allowed")
+            return False
         self.close_code = code
         self.close_reason = payload[2:]
         self.verdict = CLOSED
@@ -440,17 +398,3 @@ class FrameScanner:
         self.verdict = verdict
         self.detail = detail
         return verdict
-
-
-def _control_error(opcode: int, fin: int, length: int) -> str:
-    """What is wrong with a control frame's header, "" for nothing (section 5.5)."""
-    if opcode > 0xA:
-        return "unknown opcode"
-    if not fin:
-        return "fragmented control frame"
-    if length > 125:
-        return "control frame over 125 bytes"
-    if opcode == 0x8 and length == 1:
-        # section 5.5.1: a body starts with a code of two bytes
-        return "close frame of one byte"
-    return ""

@@ -46,7 +46,7 @@ def test_a_load_takes_the_tokens_behind_those_of_the_last(tmp_path: Path) -> Non
     same = Handshake("same", "", "HS256")
     with (
         load.echo(tmp_path, site.upstream),
-        Running(Peer("relay", "", argv, ("HS256",)), site) as it,
+        Running(Peer("relay", "", argv, ("HS256",), blind=True), site) as it,
     ):
         assert it.target("HS256", 10)[-2:] == ["--header-start", "0"]
         handshake(different, site, extent, it)
