@@ -87,6 +87,13 @@ class Peer:
         """The variant that carries messages: with a token where there is one."""
         return "HS256" if "HS256" in self.variants else self.variants[0]
 
+    @property
+    def missing(self) -> str:
+        """Why there is no `program`, and what would help."""
+        if self.package is not None and not self.package.exists():
+            return "not compiled (`make bench` does so, where there is a C compiler)"
+        return "not installed"
+
     def program(self) -> str | None:
         """The path of its program; None where it is not installed."""
         name = self.argv[0]
@@ -331,7 +338,7 @@ class Running:
             values["CONFIG"] = str(config)
         program = self.peer.program()
         if program is None:
-            raise PeerError("not installed")
+            raise PeerError(self.peer.missing)
         argv = [_fill(part, values) for part in (program, *self.peer.argv[1:])]
         return guarded(argv)
 

@@ -23,7 +23,7 @@ from benchmarks.measure import cpu_seconds, memory
 from benchmarks.peers import COMPILED, PeerError, Running, Site, free_port
 from benchmarks.price_list import markdown
 from benchmarks.results import Results
-from benchmarks.stage import OUTPUT, fail, rotated, sample, say, stage
+from benchmarks.stage import fail, output_folder, rotated, sample, say, stage
 from benchmarks.tasks import Extent, Measure, Task, handshake, roundtrip
 from benchmarks.variants import LOADS, VARIANTS, Variant
 
@@ -34,7 +34,7 @@ _QUICK: Final = Extent(seconds=0.3, warmup=0.1, idle=(50, 75, 100), tokens=500)
 _PACE: Final = "2000"
 _SETTLE: Final = 1.0
 _IDLE_TIMES: Final = 3  # as long as another load: what is rare must be seen
-_FILES_EACH: Final = 3  # both legs, and a socket whose handshake is not over
+_FILES_EACH: Final = 2.25  # both legs, and room for sockets whose handshake is not over
 _SPARE_FILES: Final = 500
 _FORWARDER: Final = Path(__file__).with_name("forwarder.py")
 
@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say(f"round {results.rounds}: {name}")
                 taking = [variant for variant in variants if name in variant.loads]
                 _round(results, Task(name, _MEASURES[name]), taking, site, extent)
-    _write(results, args.output)
+    whole = not (args.quick or args.only or args.loads)
+    _write(results, output_folder(args.output, whole=whole))
     return 1 if results.failures else 0
 
 
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", default="", metavar="NAMES", help="variants, with commas; what they build on too"
     )
-    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FOLDER")
+    parser.add_argument("--output", type=Path, metavar="FOLDER")
     return parser
 
 
@@ -99,7 +100,7 @@ def _idle_that_fit(few: int, half: int, most: int) -> tuple[int, int, int]:
     """The greatest is lowered to what the sidecar takes on with this limit of open files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    most = min(most, (hard - _SPARE_FILES) // _FILES_EACH)
+    most = min(most, int((hard - _SPARE_FILES) / _FILES_EACH))
     if most > few:
         return few, half, most
     raise SystemExit(

@@ -45,7 +45,8 @@ def machine_table(results: Results) -> Iterator[str]:
 
 def _how_to_read(results: Results) -> Iterator[str]:
     yield (
-        f"Median of {results.rounds} rounds, in brackets the least and the greatest. Ratios are "
+        f"Median of the rounds, of which there were {results.rounds}, in brackets the least and "
+        "the greatest. Ratios are "
         "formed within a round, then the same. × relay: the figure divided by the bare C relay's; "
         "sidecar ÷: the sidecar's figure divided by this one. For more is better the greater "
         "ratio is the better one."

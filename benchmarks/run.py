@@ -17,7 +17,7 @@ from benchmarks.machine import machine
 from benchmarks.peers import PEERS, Peer, PeerError, Running, Site
 from benchmarks.plot import svg
 from benchmarks.results import Results
-from benchmarks.stage import OUTPUT, fail, rotated, sample, say, stage
+from benchmarks.stage import fail, output_folder, rotated, sample, say, stage
 from benchmarks.tasks import DIRECT, Extent, Task, idle_levels, tasks
 
 __all__ = ["main"]
@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     titles = {DIRECT: "no proxy"} | {peer.name: peer.title for peer in peers}
     results = Results(titles, machine(peers))
     _measure(results, peers, wanted, args.rounds or (1 if args.quick else 5), extent)
-    _write(results, args.output)
+    whole = not (args.quick or args.only or args.peers)
+    _write(results, output_folder(args.output, whole=whole))
     return 1 if results.failures else 0
 
 
@@ -53,7 +54,12 @@ def _parser() -> argparse.ArgumentParser:
         "--only", default="", metavar="TASKS", help="beginnings of names, with commas: 64,rate"
     )
     parser.add_argument("--peers", default="", metavar="NAMES", help="with commas")
-    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FOLDER")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="default docs/performance for a whole run, build/benchmarks/results for others",
+    )
     return parser
 
 
@@ -64,11 +70,12 @@ def _chosen(name: str, only: str) -> bool:
 def _installed(names: str) -> Iterator[Peer]:
     wanted = names.split(",") if names else [peer.name for peer in PEERS if not peer.extra]
     if unknown := set(wanted) - {peer.name for peer in PEERS}:
-        raise SystemExit(f"no such peer: {', '.join(sorted(unknown))}")
+        known = ", ".join(peer.name for peer in PEERS)
+        raise SystemExit(f"no such peer: {', '.join(sorted(unknown))}; there are: {known}")
     for peer in PEERS:
         if peer.name in wanted:
             if peer.program() is None:
-                say(f"{peer.title}: not installed, skipped")
+                say(f"{peer.title}: {peer.missing}, skipped")
             else:
                 yield peer
 

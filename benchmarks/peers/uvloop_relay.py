@@ -14,46 +14,64 @@ import uvloop
 class Side(asyncio.Protocol):
     """One socket of a pair: what it reads goes to the other."""
 
-    peer: "Side"
     transport: asyncio.Transport
 
-    def __init__(self, upstream: int | None) -> None:
-        self._upstream = upstream
-        self._task: asyncio.Task[None] | None = None
+    def __init__(self, peer: "Side | None" = None) -> None:
+        self.peer = peer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the socket; a client's gets its upstream before it is read."""
+        """Take the socket."""
         self.transport = cast(asyncio.Transport, transport)
-        if self._upstream is not None:
-            self.transport.pause_reading()
-            self._task = asyncio.create_task(self._dial(self._upstream))
-
-    async def _dial(self, port: int) -> None:
-        self.peer = Side(None)
-        self.peer.peer = self
-        await asyncio.get_running_loop().create_connection(lambda: self.peer, "127.0.0.1", port)
-        for side in (self, self.peer):  # as the sidecar does: writes go out at once
-            side.transport.set_write_buffer_limits(high=1, low=0)
-        self.transport.resume_reading()
+        self.transport.set_write_buffer_limits(high=1, low=0)  # as the sidecar's
 
     def data_received(self, data: bytes) -> None:
         """Pass it on."""
-        self.peer.transport.write(data)
+        if self.peer is not None:
+            self.peer.transport.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The other side goes too."""
-        if not self.peer.transport.is_closing():
+        if self.peer is not None and not self.peer.transport.is_closing():
             self.peer.transport.close()
 
     def pause_writing(self) -> None:
         """Stop reading the other side."""
-        if not self.peer.transport.is_closing():
+        if self.peer is not None and not self.peer.transport.is_closing():
             self.peer.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Read the other side again."""
-        if not self.peer.transport.is_closing():
+        if self.peer is not None and not self.peer.transport.is_closing():
             self.peer.transport.resume_reading()
+
+
+class Client(Side):
+    """A client's socket: its first bytes wait until there is an upstream."""
+
+    def __init__(self, upstream: int) -> None:
+        super().__init__()
+        self._upstream = upstream
+        self._early = b""
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Dial the upstream."""
+        super().connection_made(transport)
+        self._task = asyncio.create_task(self._dial())
+
+    async def _dial(self) -> None:
+        loop = asyncio.get_running_loop()
+        peer = Side()
+        await loop.create_connection(lambda: peer, "127.0.0.1", self._upstream)
+        peer.transport.write(self._early)
+        side = Side(peer)  # of this one nothing is needed any more
+        side.transport = self.transport
+        peer.peer = side
+        self.transport.set_protocol(side)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep it."""
+        self._early += data
 
 
 async def main() -> None:
@@ -63,7 +81,7 @@ async def main() -> None:
     parser.add_argument("--upstream", type=int, required=True)
     args = parser.parse_args()
     server = await asyncio.get_running_loop().create_server(
-        lambda: Side(args.upstream), "127.0.0.1", args.port, backlog=4096
+        lambda: Client(args.upstream), "127.0.0.1", args.port, backlog=4096
     )
     await server.serve_forever()
 
