@@ -14,11 +14,11 @@ that no provider takes.
 """
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from jwt.algorithms import get_default_algorithms
 
@@ -45,6 +45,7 @@ _TELLABLE: Final = frozenset({*_ALGORITHMS, "none"})
 _MAX_ISSUER: Final = 80  # characters in a detail
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_MAX_REMEMBERED: Final = 512  # characters of a header
 _REFUSED_PARAMETERS: Final = ("crit", "b64", "enc")
 
 
@@ -86,20 +87,16 @@ def _parse(token: str) -> Unverified:
     parts = token.split(".")
     if len(parts) != 3:
         raise _Refused("the token has not three parts")
-    header = _json_part(parts[0], "header")
+    # An issuer's tokens have few headers, which are short.
+    read = _header if len(parts[0]) <= _MAX_REMEMBERED else _header.__wrapped__
+    header = read(parts[0])
     claims = _json_part(parts[1], "payload")
     signature = _base64url(parts[2], "signature")
-    for name in _REFUSED_PARAMETERS:
-        if name in header:
-            raise _Refused(f"the header has {name}")
-    alg = _text_parameter(header, "alg")
-    if alg is None:
-        raise _Refused("the header has no alg")
     issuer = claims.get("iss")
     return Unverified(
-        alg=alg,
-        kid=_text_parameter(header, "kid"),
-        typ=_text_parameter(header, "typ"),
+        alg=header.alg,
+        kid=header.kid,
+        typ=header.typ,
         issuer=issuer if isinstance(issuer, str) else None,
         claims=claims,
         signing_input=f"{parts[0]}.{parts[1]}".encode("ascii"),
@@ -107,18 +104,36 @@ def _parse(token: str) -> Unverified:
     )
 
 
+class _Header(NamedTuple):
+    alg: str
+    kid: str | None
+    typ: str | None
+
+
+@lru_cache(maxsize=256)
+def _header(part: str) -> _Header:
+    header = _json_part(part, "header")
+    for name in _REFUSED_PARAMETERS:
+        if name in header:
+            raise _Refused(f"the header has {name}")
+    alg = _text_parameter(header, "alg")
+    if alg is None:
+        raise _Refused("the header has no alg")
+    return _Header(alg, _text_parameter(header, "kid"), _text_parameter(header, "typ"))
+
+
 def _base64url(part: str, name: str) -> bytes:
     """RFC 7515 section 2: no padding, white space or line breaks; RFC 4648 section 3.5: the
     unused bits are zero, so that a token has one spelling only.
     """
-    if _BASE64URL.fullmatch(part) is None:
-        raise _Refused(f"the {name} is not base64url")
     try:
         data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except binascii.Error:
+    except ValueError:  # the decoder's, or that of what is not ASCII
         raise _Refused(f"the {name} is not base64url") from None
-    if base64.urlsafe_b64encode(data).rstrip(b"=") != part.encode("ascii"):
-        raise _Refused(f"the {name} is not canonical base64url")
+    # The decoder leaves out what is not of its alphabet; this finds it.
+    if not data or base64.urlsafe_b64encode(data).rstrip(b"=") != part.encode("ascii"):
+        form = "canonical base64url" if _BASE64URL.fullmatch(part) else "base64url"
+        raise _Refused(f"the {name} is not {form}")
     return data
 
 
