@@ -106,6 +106,10 @@ class Admission:
             await self._admit(front, head, attempt)
         except _Refused as refused:
             return self._refuse(front, attempt, refused)
+        except asyncio.CancelledError:
+            if front.transport.is_closing():
+                self._recorder.refused(attempt, _CLIENT_LEFT)
+            raise
         finally:
             if not attempt.keeps_place:
                 self._connections.free_place()
@@ -121,6 +125,8 @@ class Admission:
         deadline = asyncio.get_running_loop().time() + self._policy.server.handshake_timeout
         admitted = self._preflight(_read(head), attempt)
         permit = await self._authorize(admitted, attempt)
+        if front.transport.is_closing():
+            raise _Refused(_CLIENT_LEFT)
         dialled = await self._dial(permit, deadline)
         try:
             self._connect(front, attempt, permit, dialled, admitted.route)

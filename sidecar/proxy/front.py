@@ -134,6 +134,7 @@ class Front(asyncio.Protocol):
         "secure",
         "task",
         "transport",
+        "waits",
     )
 
     transport: asyncio.Transport
@@ -147,6 +148,7 @@ class Front(asyncio.Protocol):
         self.address = ""
         self.secure = False
         self.task: asyncio.Task[None] | None = None
+        self.waits = False  # its task has begun, and so waits whenever something else runs
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket, unless too many wait for their handshake already."""
@@ -181,9 +183,12 @@ class Front(asyncio.Protocol):
             self._keep(early)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has left. A handshake that is being decided ends by finding that out."""
-        if self.task is None:
-            self._server.leave(self)
+        """The client has left: what is awaited for it is not any more. A decision that has not
+        begun still is made, and recorded.
+        """
+        self._server.leave(self)
+        if self.task is not None and self.waits:
+            self.task.cancel()
 
     def hand_over(self, make_protocol: Callable[[asyncio.Transport], asyncio.Protocol]) -> bytes:
         """Switch the socket to another protocol; returns what the client sent behind its head.
@@ -204,11 +209,9 @@ class Front(asyncio.Protocol):
 
     def answer(self, refusal: HttpRefusal, *, body: bool) -> None:
         """Send an answer and hang up."""
-        if self.transport.is_closing():
-            self._server.leave(self)
-            return
-        self.transport.write(_response(refusal, body=body))
-        self.transport.close()
+        if not self.transport.is_closing():
+            self.transport.write(_response(refusal, body=body))
+            self.transport.close()
 
     def _keep(self, early: bytes) -> None:
         self._early += early
@@ -283,14 +286,15 @@ class FrontServer:
         if self._timer is not None:
             self._timer.cancel()
         tasks = [front.task for front in self.fronts if front.task is not None]
-        for front in list(self.fronts):
-            front.transport.abort()
-            self.leave(front)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for front in list(self.fronts):
+            front.transport.abort()
+            self.leave(front)
 
     async def _decide(self, front: Front, head: RequestHead) -> None:
+        front.waits = True
         try:
             refusal = await self._handler(front, head)
         except Exception as error:

@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from sidecar.proxy import relay
+from sidecar.proxy.front import Front, FrontServer, RequestHead
 from tests.support import frames
 from tests.support.audits import events
 from tests.support.clients import Raw, head, raw
@@ -19,7 +20,6 @@ from tests.support.refused import (
     bearer,
     closing,
     refused,
-    wait_until_nobody_waits,
     with_audit,
 )
 from tests.support.sidecars import Running, policy_of, sidecar
@@ -280,19 +280,23 @@ async def test_a_refused_client_that_never_hangs_up_is_cut_off(
 
 
 async def test_a_client_that_left_before_a_closed_refusal_is_no_internal_error(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with recording(lambda _: None) as up:
-        policy = with_audit(tmp_path, up.url, route=closing())
-        async with sidecar(policy, tmp_path) as s:
-            async with raw(s.port) as client:
-                await client.send(head("/ws", bearer()))
-                await up.until(lambda u: len(u.heads) == 1)
-            await wait_until_nobody_waits(s)
-            await up.send(b"HTTP/1.1 403 Forbidden\r\n\r\n")
-            await s.until_idle()
+    begin = FrontServer.begin
+
+    def begin_and_hang_up(server: FrontServer, front: Front, request: RequestHead) -> None:
+        front.transport.abort()
+        begin(server, front, request)
+
+    monkeypatch.setattr(FrontServer, "begin", begin_and_hang_up)
+    policy = with_audit(tmp_path, "ws://127.0.0.1:1", route=closing())
+    async with sidecar(policy, tmp_path) as s, raw(s.port) as client:
+        await client.send(head("/ws"))
+        assert await client.rest() == b""
+        await s.until_idle()
     (logged,) = events(tmp_path / "audit.jsonl")
     assert logged["reason"] == "bad_handshake"
+    assert logged["detail"] == "the client left during the handshake"
 
 
 async def test_the_sidecar_ends_with_a_hold_under_way(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Handshakes that are refused, and what every refusal has in common."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,10 +54,3 @@ def answering(text: str) -> Callable[[bytes], bytes]:
 
 def closing(with_: str = "close", **refuse: Any) -> dict[str, Any]:
     return {"refuse": {"with": with_, **refuse}}
-
-
-async def wait_until_nobody_waits(running: Running) -> None:
-    """Until the front has seen that the client is gone."""
-    async with asyncio.timeout(5):
-        while not all(front.transport.is_closing() for front in running.sidecar._front.fronts):
-            await asyncio.sleep(0.01)
