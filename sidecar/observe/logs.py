@@ -178,8 +178,8 @@ def _clean_event(_logger: Any, _method: str, event: _EventDict) -> _EventDict:
 
 
 def _ordered(event: _EventDict) -> dict[str, Any]:
-    first = ("time", "level", "event")
-    return {key: event[key] for key in first} | {
+    first = ("time", "level", "event", "worker")
+    return {key: event[key] for key in first if key in event} | {
         key: value for key, value in event.items() if key not in first
     }
 

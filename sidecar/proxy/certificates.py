@@ -55,12 +55,20 @@ class Certificates:
         try:
             self._server = server_context(self._tls)
         except OSError as error:
-            _log.error("certificate_reload_failed", error=str(error))
+            _log.error(
+                "certificate_reload_failed",
+                files=self._files(),
+                error=str(error),
+                remedy="mend the files; what they said before is in use until then",
+            )
         else:
             _log.info("certificate_reloaded")
 
     def _signatures(self) -> tuple[object, ...]:
+        return tuple(map(signature, self._files()))
+
+    def _files(self) -> list[str]:
         if self._tls is None:
-            return ()
+            return []
         files = (self._tls.certificate, self._tls.key, self._tls.client_ca)
-        return tuple(signature(file) for file in files if file is not None)
+        return [file for file in files if file is not None]

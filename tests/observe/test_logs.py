@@ -234,9 +234,20 @@ def test_a_workers_lines_bear_its_number(
 ) -> None:
     stream = configured()
     logs.configure(Logging(), worker=3)
-    structlog.get_logger().info("something")
+    structlog.get_logger().info("something", port=1)
     logging.getLogger("aiohttp").warning("something of theirs")
     assert [event["worker"] for event in stream.events] == [3, 3]
+    assert [list(event)[:4] for event in stream.events] == [
+        ["time", "level", "event", "worker"],
+    ] * 2
+
+
+def test_the_parents_lines_about_a_worker_bear_it_at_the_same_place(
+    configured: Configured,
+) -> None:
+    stream = configured()
+    structlog.get_logger().info("something", pid=1, worker=3)
+    assert list(stream.events[0]) == ["time", "level", "event", "worker", "pid"]
 
 
 def test_a_line_is_one_write() -> None:

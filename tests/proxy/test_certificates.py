@@ -148,7 +148,10 @@ def test_files_that_cannot_be_used_leave_the_old_ones(tmp_path: Path, broken: st
     with capture_logs() as logs:
         found.refresh()
         found.refresh()
-    assert [line["event"] for line in logs] == ["certificate_reload_failed"]
+    (failed,) = logs
+    assert failed["event"] == "certificate_reload_failed"
+    assert failed["files"] == [str(file) for file in files]
+    assert failed["remedy"] == "mend the files; what they said before is in use until then"
     assert found.server is not None
     assert shown_by(found.server, old)
     put(new.issue("127.0.0.1"), files)

@@ -124,4 +124,4 @@ async def test_its_log_lines_bear_its_number(
     async with working() as parent:
         await parent.ask("start", orders().to_json())
         await parent.ask("drain")
-    assert '"event":"drained","cut_off":0,"worker":7}' in capsys.readouterr().err
+    assert '"event":"drained","worker":7,"cut_off":0}' in capsys.readouterr().err
