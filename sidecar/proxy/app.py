@@ -24,7 +24,7 @@ from sidecar.proxy.certificates import Certificates
 from sidecar.proxy.connections import Connections
 from sidecar.proxy.front import FrontServer
 from sidecar.proxy.health import HealthChecks
-from sidecar.proxy.listeners import Listeners, naming
+from sidecar.proxy.listeners import ADMIN, Listeners, naming
 from sidecar.proxy.record import Attempt, Recorder
 from sidecar.proxy.sockets import files_for, raise_file_limit
 from sidecar.wire import implementation
@@ -46,7 +46,7 @@ class Sidecar:
 
     `public` and `admin` are the addresses it really listens on, once it has started. As one of
     several workers it has a number, which its log lines bear, and listens on the bound `sockets`
-    that it is given, and nowhere else.
+    that it is given, and nowhere else, once it is told to `listen`.
     """
 
     def __init__(
@@ -111,14 +111,16 @@ class Sidecar:
         await self._keys.start()
         await self._health.start()
         if self._worker is None:
+            await self._open_admin()  # the first, so that its failure comes before any client
             await self._listeners.open(self._policy.server.listen)
-            await self._open_admin()
-        else:
-            await self._listeners.adopt(self._sockets)
         for work in (self._tick(), self._certificates.watch()):
             self._background.append(asyncio.create_task(work))
         if self._worker is None:
             self._log_start()
+
+    async def listen(self) -> None:
+        """Take connections, as a worker that has started. Raises OSError; then `close`."""
+        await self._listeners.adopt(self._sockets)
 
     def drain(self) -> None:
         """Take no new handshakes, and end every connection with a close frame.
@@ -161,6 +163,8 @@ class Sidecar:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._listeners.close()
+        for sock in self._sockets:
+            sock.close()
         await self._front.close()
         if self._admin is not None:
             await self._admin.close()
@@ -217,7 +221,7 @@ class Sidecar:
         if admin is not None:
             wiring = Wiring(self._exposition, self._unready, self.drain)
             self._admin = AdminListener(admin, wiring, self._environ)
-            with naming(admin.listen):
+            with naming(admin.listen, ADMIN):
                 self.admin = await self._admin.open()
 
     async def _exposition(self, accept: str) -> tuple[bytes, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -12,9 +13,24 @@ from sidecar.policy.compiled import Address
 from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.front import FrontServer
 
-__all__ = ["Listeners", "address_of", "bind", "listen", "naming", "remove"]
+__all__ = ["ADMIN", "PUBLIC", "Listeners", "address_of", "bind", "naming", "remove"]
+
+PUBLIC: Final = "server.listen"
+ADMIN: Final = "admin.listen"
+"""The keys of the policy that say where to listen."""
 
 _BACKLOG: Final = 4096
+
+_PORT_REMEDIES: Final = {
+    errno.EADDRINUSE: "end the program that does, or choose another port",
+    errno.EADDRNOTAVAIL: "choose an address that this machine has",
+    errno.EACCES: "choose a port from 1024 on, or let the program have lower ones",
+}
+_PATH_REMEDIES: Final = {
+    errno.EADDRINUSE: "remove the file that is there, or choose another path",
+    errno.ENOENT: "make the folder first, or choose another path",
+    errno.EACCES: "let the program write to the folder, or choose another path",
+}
 
 
 class Listeners:
@@ -37,18 +53,22 @@ class Listeners:
         Raises OSError; what was opened before stays open until `close`.
         """
         for address in addresses:
-            with naming(address):
+            with naming(address, PUBLIC):
                 sockets = await bind(address)
-                self._removed.append(address)
-                await self.adopt(sockets)
+            self._removed.append(address)
+            await self.adopt(sockets)
 
     async def adopt(self, sockets: Sequence[socket.socket]) -> None:
-        """Listen on sockets that are bound. The file of a Unix socket stays at `close`."""
+        """Listen on sockets that are bound. The file of a Unix socket stays at `close`. Raises
+        OSError.
+        """
         self._sockets += sockets
         for sock in sockets:
-            listen(sock)
-            self.bound.append(address_of(sock))
-            await self._serve(sock)
+            address = address_of(sock)
+            with naming(address, PUBLIC):
+                _listen(sock)
+                await self._serve(sock)
+            self.bound.append(address)
 
     async def close(self) -> None:
         """Stop listening; accepted sockets stay."""
@@ -93,13 +113,6 @@ async def bind(address: Address) -> list[socket.socket]:
     return [_bind_inet(family, name) for family, _, _, _, name in dict.fromkeys(found)]
 
 
-def listen(sock: socket.socket) -> None:
-    """Let a bound socket take connections; nothing new to one that does. Raises OSError."""
-    # Accepted sockets inherit it: the kernel notices a client that is gone.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.listen(_BACKLOG)
-
-
 def remove(address: Address) -> None:
     """Remove the file of a Unix socket."""
     if address.unix is not None:
@@ -108,14 +121,24 @@ def remove(address: Address) -> None:
 
 
 @contextlib.contextmanager
-def naming(address: Address) -> Iterator[None]:
-    """Make an OSError of the block say where it was to listen."""
+def naming(address: Address, key: str) -> Iterator[None]:
+    """Make an OSError of the block say where it was to listen, which key of the policy says so,
+    and what to do.
+    """
     try:
         yield
     except OSError as error:
         number = error.errno or 0  # below 0 where a name was not found
         why = os.strerror(number) if number > 0 else error.strerror or str(error)
-        raise OSError(f"cannot listen on {address}: {why}") from error
+        remedies = _PORT_REMEDIES if address.unix is None else _PATH_REMEDIES
+        remedy = f"; {remedies[number]}" if number in remedies else ""
+        raise OSError(f"{key}: cannot listen on {address}: {why}{remedy}") from error
+
+
+def _listen(sock: socket.socket) -> None:
+    # Accepted sockets inherit it: the kernel notices a client that is gone.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.listen(_BACKLOG)
 
 
 def _bind_inet(family: int, name: tuple[object, ...]) -> socket.socket:

@@ -3,7 +3,7 @@
 On Linux the kernel spreads connections over sockets that are bound to one address with
 SO_REUSEPORT. The parent binds first and never listens, so that a port 0 and an address in use are
 settled once, and nobody else gets the port while no worker lives. Unix sockets, and every socket
-elsewhere, are opened by the parent, and all workers accept from the same one.
+elsewhere, are bound by the parent alone, and all workers listen on the same one.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.policy.compiled import Address
-from sidecar.proxy.listeners import address_of, bind, listen, naming, remove
+from sidecar.proxy.listeners import PUBLIC, address_of, bind, naming, remove
 
 __all__ = ["BALANCED", "Place", "Ports", "open_places"]
 
@@ -64,7 +64,7 @@ class Ports:
     async def open(self, addresses: Sequence[Address]) -> None:
         """Bind every address. Raises OSError; what was opened before stays until `close`."""
         for address in addresses:
-            with naming(address):
+            with naming(address, PUBLIC):
                 for sock in await bind(address):
                     self._sockets.append(sock)
                     self.places += (self._settle(sock),)
@@ -78,7 +78,6 @@ class Ports:
 
     def _settle(self, sock: socket.socket) -> Place:
         if sock.family == socket.AF_UNIX or not self._balanced:
-            listen(sock)
             return Place(sock.fileno(), sock.family, None)
         # Only now: bound with it, the socket would join those of another program of this user.
         # And who comes with SO_REUSEADDR alone must not get in where no worker listens.

@@ -20,6 +20,9 @@ _START_TIMEOUT: Final = 60.0
 _ANSWER_TIMEOUT: Final = 2.0
 """Seconds for what a worker answers at once, so that a scrape does not hang on it."""
 
+_PROBE_TIMEOUT: Final = 0.5
+"""Seconds for the answer to a readiness probe, which by Kubernetes' default waits for 1 s."""
+
 _EXIT_TIMEOUT: Final = 10.0
 """Seconds from the end of the channel to the end of the process."""
 
@@ -28,7 +31,7 @@ OnFigures = Callable[["WorkerProcess", Families], None]
 
 class WorkerProcess:
     """A process, from `spawn` until it has `ended`. `on_figures` is told what it has counted,
-    whenever it says so. `started` is whether it ever began to work.
+    whenever it says so. `started` is whether it ever took connections.
     """
 
     def __init__(
@@ -82,15 +85,13 @@ class WorkerProcess:
         """Seconds since it answered last."""
         return asyncio.get_running_loop().time() - self._answered
 
-    async def start(self, orders: Orders) -> None:
-        """Let it work. Raises WorkerError with the reason why it cannot."""
-        try:
-            await self._ask("start", orders.to_json(), _START_TIMEOUT)
-        except WorkerError as error:
-            if self._channel.is_open:
-                raise
-            how = _in_words(await self._process.wait())
-            raise WorkerError(f"worker {self.number} ended before it had started: {how}") from error
+    async def prepare(self, orders: Orders) -> None:
+        """Let it get ready. Raises WorkerError with the reason why it cannot."""
+        await self._begin("start", orders.to_json(), _START_TIMEOUT)
+
+    async def listen(self) -> None:
+        """Let it take connections, once it is ready. Raises WorkerError as `prepare` does."""
+        await self._begin("listen", {}, _START_TIMEOUT)
         self.started = True
 
     async def count(self) -> None:
@@ -99,7 +100,8 @@ class WorkerProcess:
 
     async def readiness(self) -> Mapping[str, str]:
         """What is not ready in it, and why. Raises WorkerError."""
-        problems: Mapping[str, str] = (await self._ask("readiness"))["problems"]
+        answer = await self._ask("readiness", within=_PROBE_TIMEOUT)
+        problems: Mapping[str, str] = answer["problems"]
         return problems
 
     async def drain(self, within: float) -> None:
@@ -134,6 +136,15 @@ class WorkerProcess:
         """End the process by force."""
         if self._process.returncode is None:
             self._process.kill()
+
+    async def _begin(self, verb: str, body: Body, within: float) -> None:
+        try:
+            await self._ask(verb, body, within)
+        except WorkerError as error:
+            if self._channel.is_open:
+                raise
+            how = _in_words(await self._process.wait())
+            raise WorkerError(f"worker {self.number} ended before it had started: {how}") from error
 
     async def _ask(self, verb: str, body: Body | None = None, within: float | None = None) -> Body:
         answer = await self._channel.ask(verb, body or {}, within=within or _ANSWER_TIMEOUT)

@@ -5,7 +5,7 @@ It takes no connection of a client and holds no key.
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from math import inf
 from typing import Any, Final, TypeVar
@@ -19,7 +19,7 @@ from sidecar.config.source import Loaded
 from sidecar.errors import WorkerError
 from sidecar.observe.audit import HASH_KEY_VARIABLE, hash_key
 from sidecar.policy.compiled import Address
-from sidecar.proxy.listeners import naming
+from sidecar.proxy.listeners import ADMIN, naming
 from sidecar.wire import implementation
 from sidecar.workers.figures import Figures
 from sidecar.workers.orders import Orders
@@ -78,18 +78,18 @@ class Supervisor:
         return self._ports.bound
 
     async def start(self) -> None:
-        """Settle the addresses, start every worker, open the admin listener.
+        """Settle the addresses, prepare every worker, open the admin listener; only then let them
+        listen, all together: the first alone would get every client that waits.
 
         Raises OSError and WorkerError; then `close`.
         """
         await self._ports.open(self._policy.server.listen)
-        launches = (self._launch(number) for number in range(1, self._count + 1))
-        for launched in await asyncio.gather(*launches, return_exceptions=True):
-            if isinstance(launched, BaseException):
-                raise launched
-            _spawn(self._keep(launched), self._background)
-        _spawn(self._watch(), self._background)
+        workers = await _together(map(self._prepare, range(1, self._count + 1)))
         await self._open_admin()
+        await _together(map(self._listen, workers))
+        for worker in workers:
+            _spawn(self._keep(worker), self._background)
+        _spawn(self._watch(), self._background)
         _log.info(
             "started",
             version=__version__,
@@ -149,25 +149,33 @@ class Supervisor:
         if admin is not None:
             wiring = Wiring(self.metrics, self.readiness, self.drain)
             self._admin = AdminListener(admin, wiring, self._environ)
-            with naming(admin.listen):
+            with naming(admin.listen, ADMIN):
                 self.admin = await self._admin.open()
 
-    async def _launch(self, number: int) -> WorkerProcess:
-        """A worker that serves. Raises OSError and WorkerError."""
+    async def _prepare(self, number: int) -> WorkerProcess:
+        """A worker that is ready to listen. Raises OSError and WorkerError."""
         # Shielded: a process that was begun must be known, to be ended.
         worker = await asyncio.shield(_spawn(self._begin(number), self._beginnings))
         places, documents = self._ports.places, self._documents
         try:
-            await worker.start(Orders(documents, self._count, places, self._hash_key))
+            await worker.prepare(Orders(documents, self._count, places, self._hash_key))
         except BaseException:
             worker.kill()
             raise
-        self._up[number] = worker
+        return worker
+
+    async def _listen(self, worker: WorkerProcess) -> None:
+        """Let it serve. Raises WorkerError."""
+        try:
+            await worker.listen()
+        except BaseException:
+            worker.kill()
+            raise
+        self._up[worker.number] = worker
         self._figures.up(len(self._up))
-        _log.info("worker_started", worker=number, pid=worker.pid)
+        _log.info("worker_started", worker=worker.number, pid=worker.pid)
         if self._draining:
             _spawn(self._drain(worker), self._drains)
-        return worker
 
     async def _begin(self, number: int) -> WorkerProcess:
         worker = await WorkerProcess.spawn(number, self._ports.inherited, self._figures.note)
@@ -195,7 +203,8 @@ class Supervisor:
             if self._draining:
                 return None
             try:
-                successor = await self._launch(number)
+                successor = await self._prepare(number)
+                await self._listen(successor)
             except (OSError, WorkerError) as error:
                 _log.error("worker_not_started", worker=number, error=str(error))
                 lived = 0.0
@@ -210,7 +219,8 @@ class Supervisor:
         if worker.leaving:
             _log.info("worker_ended", worker=worker.number, pid=worker.pid, how=how)
         elif worker.started and not self._closing:
-            _log.error("worker_died", worker=worker.number, pid=worker.pid, how=how)
+            then = "no other is started in the drain" if self._draining else "another is started"
+            _log.error("worker_died", worker=worker.number, pid=worker.pid, how=how, then=then)
 
     async def _drain(self, worker: WorkerProcess) -> None:
         try:
@@ -255,6 +265,16 @@ async def _end(worker: WorkerProcess) -> None:
             await worker.stop()
     else:
         worker.kill()
+
+
+async def _together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What each comes to. Raises the first one's error, once all are over."""
+    found = []
+    for one in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(one, BaseException):
+            raise one
+        found.append(one)
+    return found
 
 
 def _spawn(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[T]]) -> asyncio.Task[T]:

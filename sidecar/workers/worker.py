@@ -48,6 +48,7 @@ class _Worker:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._leave.set)
         verbs: Mapping[str, Verb] = {
             "start": self._start,
+            "listen": self._listen,
             "metrics": self._metrics,
             "readiness": self._readiness,
             "drain": self._drain,
@@ -102,6 +103,13 @@ class _Worker:
             raise WorkerError(str(error)) from error
         self._sidecar = sidecar
         settle_memory()
+        return {}
+
+    async def _listen(self, _: Body) -> Body:
+        try:
+            await self._started().listen()
+        except OSError as error:
+            raise WorkerError(str(error)) from error
         return {}
 
     async def _metrics(self, _: Body) -> Body:

@@ -122,7 +122,8 @@ def test_an_address_in_use_ends_it_with_1(
         assert run(tmp_path, policy) == 1
     last = lines(capsys)[-1]
     assert (last["event"], last["level"]) == ("start_failed", "error")
-    assert last["error"] == f"cannot listen on {address}: Address already in use"
+    wrong = f"server.listen: cannot listen on {address}: Address already in use"
+    assert last["error"] == f"{wrong}; end the program that does, or choose another port"
 
 
 def test_an_audit_file_that_cannot_be_written_ends_it_with_1(

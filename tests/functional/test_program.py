@@ -115,7 +115,8 @@ async def test_a_port_in_use_ends_with_a_clear_line(tmp_path: Path, section: str
         async with sidecar_process("serve", "--config", str(path)) as process:
             assert await process.ended() == 1
     (line,) = [json.loads(line) for line in process.output.splitlines() if "start_failed" in line]
-    assert line["error"] == f"cannot listen on {address}: Address already in use"
+    wrong = f"{section}.listen: cannot listen on {address}: Address already in use"
+    assert line["error"] == f"{wrong}; end the program that does, or choose another port"
     assert "Traceback" not in process.output
 
 

@@ -88,6 +88,7 @@ async def test_a_dead_worker_is_replaced_and_the_others_live(tmp_path: Path) -> 
         await asyncio.gather(*map(echoes, clients[2]))
         died = await program.until_logged("worker_died")
         assert (died["worker"], died["how"]) == (1, "signal SIGKILL")
+        assert died["then"] == "another is started"
         await program.until(lambda: len(program.logged("worker_started")) == 3)
         assert (await program.ask("/readyz"))[0] == 200
         await closed(await opened(program, 10))
@@ -223,7 +224,8 @@ async def test_the_drain_endpoint_drains_all_and_the_program_stays(tmp_path: Pat
             assert (await late.refusal())["reason"] == "draining"
         await program.until(lambda: len(program.logged("drained")) == 2)
         program.kill(pid_of(program, 1))  # nobody needs another one any more
-        await program.until_logged("worker_died")
+        died = await program.until_logged("worker_died")
+        assert died["then"] == "no other is started in the drain"
         program.process.process.terminate()
         assert await program.process.ended() == 0
         assert len(program.logged("worker_started")) == 2
@@ -260,13 +262,14 @@ async def test_a_hangup_is_answered_once(tmp_path: Path) -> None:
 
 
 async def failed_start(folder: Path, policy: str) -> str:
-    """What is said of a start in vain."""
+    """What is said of a start in vain, in which no worker took a connection."""
     path = folder / "policy.yaml"
     path.write_text(policy)
     async with sidecar_process("serve", "--config", str(path)) as process:
         assert await process.ended() == 1
     lines = [json.loads(line) for line in process.output.splitlines()]
     assert "Traceback" not in process.output
+    assert not any(line["event"].startswith("worker_") for line in lines)
     (error,) = [str(line["error"]) for line in lines if line["event"] == "start_failed"]
     return error
 
@@ -279,7 +282,10 @@ async def test_a_port_in_use_ends_with_a_clear_line(tmp_path: Path, section: str
         sections: dict[str, Any] = {section: {"listen": listen}}
         sections["server"] = {**sections.get("server", {}), "workers": 2}
         error = await failed_start(tmp_path, policy_of("ws://127.0.0.1:1", **sections))
-    assert error == f"cannot listen on {address}: Address already in use"
+    remedy = "end the program that does, or choose another port"
+    assert (
+        error == f"{section}.listen: cannot listen on {address}: Address already in use; {remedy}"
+    )
 
 
 async def test_a_second_program_does_not_share_the_first_ones_port(tmp_path: Path) -> None:

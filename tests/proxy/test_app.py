@@ -130,9 +130,40 @@ async def test_an_address_in_use_is_named(tmp_path: Path, section: str) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         listen: object = [address] if section == "server" else address
         program = loaded(tmp_path, policy_of(NOWHERE, **{section: {"listen": listen}}))
-        with pytest.raises(OSError, match=f"cannot listen on {address}: Address already in use"):
+        wrong = f"^{section}.listen: cannot listen on {address}: Address already in use; end the"
+        with pytest.raises(OSError, match=wrong):
             await program.start()
+        assert program.public == []
         await program.close()
+
+
+async def test_a_worker_listens_when_it_is_told_to(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(policy_of(NOWHERE))
+    policy = load_policy([path], ENVIRON).policy
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    program = Sidecar(policy, ENVIRON, worker=1, sockets=[sock])
+    await program.start()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*sock.getsockname())
+    assert program.public == []
+    await program.listen()
+    _, writer = await asyncio.open_connection(*sock.getsockname())
+    writer.close()
+    await writer.wait_closed()
+    await program.close()
+
+
+async def test_a_worker_that_never_listened_lets_go_of_its_sockets(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(policy_of(NOWHERE))
+    sock = socket.socket()
+    program = Sidecar(load_policy([path], ENVIRON).policy, ENVIRON, worker=1, sockets=[sock])
+    await program.start()
+    await program.close()
+    assert sock.fileno() == -1
 
 
 async def test_a_name_that_is_not_known_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sidecar.model import Denial
 from sidecar.policy.compiled import Address
 from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.front import Front, FrontServer, RequestHead
-from sidecar.proxy.listeners import Listeners
+from sidecar.proxy.listeners import ADMIN, PUBLIC, Listeners, naming
 from sidecar.proxy.refusals import HttpRefusal
 from tests.support.certificates import authority
 from tests.support.clients import Raw, raw
@@ -375,3 +375,30 @@ async def test_what_is_not_tls_behind_a_proxys_header_is_rejected(
         await client.send(V1 + REQUEST)
         await client.rest()
         assert (await one.rejection())[0] == "127.0.0.1"
+
+
+# What cannot be listened on.
+
+
+@pytest.mark.parametrize(
+    ("number", "address", "said"),
+    [
+        (errno.EADDRNOTAVAIL, ANY, "127.0.0.1:0: Cannot assign requested address; choose an"),
+        (errno.EACCES, ANY, "127.0.0.1:0: Permission denied; choose a port from 1024 on"),
+        (errno.EACCES, Address(unix="/s"), "unix:/s: Permission denied; let the program write"),
+        (errno.ENOENT, Address(unix="/s"), "unix:/s: No such file or directory; make the folder"),
+        (errno.EADDRINUSE, Address(unix="/s"), "unix:/s: Address already in use; remove the file"),
+    ],
+)
+def test_the_remedy_fits_what_is_wrong(number: int, address: Address, said: str) -> None:
+    with (
+        pytest.raises(OSError, match=f"^admin.listen: cannot listen on {said}"),
+        naming(address, ADMIN),
+    ):
+        raise OSError(number, "?")
+
+
+def test_where_no_remedy_is_known_none_is_told() -> None:
+    wrong = "^server.listen: cannot listen on 127.0.0.1:0: Too many open files$"
+    with pytest.raises(OSError, match=wrong), naming(ANY, PUBLIC):
+        raise OSError(errno.EMFILE, "?")

@@ -85,6 +85,11 @@ async def test_a_port_that_others_share_is_in_use() -> None:
 async def test_elsewhere_the_workers_share_a_socket() -> None:
     async with settled(shared=True) as ports:
         assert ports.inherited == (ports.places[0].descriptor,)
+        with pytest.raises(ConnectionRefusedError):
+            reach(ports.bound[0].port)
+        (first,) = open_places(ports.places)
+        first.listen()
+        first.detach()
         clients = [reach(ports.bound[0].port) for _ in range(2)]
         for _ in range(2):
             (sock,) = open_places(ports.places)
@@ -100,6 +105,7 @@ async def test_a_unix_socket_is_shared_and_its_file_is_the_parents(tmp_path: Pat
     async with settled(Address(unix=str(path))) as ports:
         assert ports.bound == [Address(unix=str(path))]
         (sock,) = open_places(ports.places)
+        sock.listen()
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             accepted, _ = await asyncio.get_running_loop().sock_accept(sock)

@@ -54,10 +54,11 @@ async def spawned(figures: list[Families] | None = None) -> AsyncIterator[Worker
 
 
 async def test_one_that_starts_serves_until_it_ends(stand_in: StandIn, orders: MakeOrders) -> None:
-    stand_in("answer(answer={}); lines.readline(); sys.exit(4)")
+    stand_in("answer(answer={}); answer(answer={}); lines.readline(); sys.exit(4)")
     async with spawned() as worker:
+        await worker.prepare(orders())
         states = [worker.serving]
-        await worker.start(orders())
+        await worker.listen()
         states.append(worker.serving)
         with pytest.raises(WorkerError, match="gone"):
             await worker.stop()
@@ -79,7 +80,7 @@ async def test_one_that_cannot_start_says_why(stand_in: StandIn, orders: MakeOrd
     stand_in("answer(error='no audit file'); lines.read()")
     async with spawned() as worker:
         with pytest.raises(WorkerError, match=r"^no audit file$"):
-            await worker.start(orders())
+            await worker.prepare(orders())
 
 
 async def test_one_that_ends_before_the_start_is_told_of(
@@ -89,7 +90,29 @@ async def test_one_that_ends_before_the_start_is_told_of(
     async with spawned() as worker:
         message = "worker 3 ended before it had started: exit code 3"
         with pytest.raises(WorkerError, match=message):
-            await worker.start(orders())
+            await worker.prepare(orders())
+
+
+async def test_one_that_ends_before_it_listens_is_told_of(
+    stand_in: StandIn, orders: MakeOrders
+) -> None:
+    stand_in("answer(answer={}); lines.readline(); sys.exit(3)")
+    async with spawned() as worker:
+        await worker.prepare(orders())
+        with pytest.raises(WorkerError, match="ended before it had started: exit code 3"):
+            await worker.listen()
+        assert not worker.started
+
+
+async def test_a_probe_does_not_wait_as_long_as_a_scrape(
+    stand_in: StandIn, orders: MakeOrders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ANSWER_TIMEOUT", 3600.0)
+    stand_in("answer(answer={}); lines.read()")
+    async with spawned() as worker:
+        await worker.prepare(orders())
+        with pytest.raises(WorkerError, match="no answer"):
+            await worker.readiness()
 
 
 async def test_one_that_lets_go_of_the_channel_and_stays_is_ended(
@@ -108,7 +131,7 @@ async def test_figures_that_are_none_are_an_error(
     stand_in(f"answer(answer={{}}); answer(answer={figures}); lines.read()")
     noted: list[Families] = []
     async with spawned(noted) as worker:
-        await worker.start(orders())
+        await worker.prepare(orders())
         with pytest.raises(WorkerError, match="figures that are none"):
             await worker.count()
     assert noted == []
@@ -118,12 +141,14 @@ async def test_one_that_leaves_is_gone_but_serves(stand_in: StandIn, orders: Mak
     stand_in(
         """
         answer(answer={})
+        answer(answer={})
         control.sendall(b'{"id": 1, "verb": "leaving", "body": {}}\\n')
         lines.read()
         """
     )
     async with spawned() as worker:
-        await worker.start(orders())
+        await worker.prepare(orders())
+        await worker.listen()
         await worker.gone()
         assert worker.leaving
         assert worker.serving
@@ -139,6 +164,6 @@ async def test_the_last_figures_are_noted(stand_in: StandIn, orders: MakeOrders)
     )
     noted: list[Families] = []
     async with spawned(noted) as worker:
-        await worker.start(orders())
+        await worker.prepare(orders())
         assert await worker.ended() == "exit code 0"
     assert noted == [Families()]

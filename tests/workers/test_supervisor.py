@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from sidecar.config.source import Loaded
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, WorkerError
 from sidecar.workers import process
 from sidecar.workers import supervisor as module
+from sidecar.workers.orders import Orders
 from sidecar.workers.process import WorkerProcess
 from sidecar.workers.supervisor import Supervisor
 from tests.support.clients import head, raw
@@ -67,6 +68,48 @@ async def test_what_workers_count_is_noted_now_and_then(
         await until(lambda: not killed & supervisor._processes)
         body, _ = await supervisor.metrics("")
         assert refusals(body) == 10
+
+
+async def test_nobody_listens_before_all_could(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare, listen = WorkerProcess.prepare, WorkerProcess.listen
+    supervisor = Supervisor(load(), ENVIRON, 2)
+    prepared: list[int] = []
+    found: list[object] = []
+    connected = asyncio.Event()
+
+    async def note(worker: WorkerProcess, orders: Orders) -> None:
+        await prepare(worker, orders)
+        prepared.append(worker.number)
+
+    async def look_and_listen(worker: WorkerProcess) -> None:
+        if worker.number == 1:
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", supervisor.public[0].port)
+            found.extend([sorted(prepared), supervisor.admin is not None])
+            found.append(await supervisor.readiness())
+            connected.set()
+        await connected.wait()
+        await listen(worker)
+
+    monkeypatch.setattr(WorkerProcess, "prepare", note)
+    monkeypatch.setattr(WorkerProcess, "listen", look_and_listen)
+    await supervisor.start()
+    await supervisor.close()
+    assert found == [[1, 2], True, {"workers": "none is up"}]
+
+
+async def test_a_worker_that_cannot_listen_ends_the_start(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(worker: WorkerProcess) -> None:
+        raise WorkerError(f"worker {worker.number} cannot listen")
+
+    monkeypatch.setattr(WorkerProcess, "listen", fail)
+    supervisor = Supervisor(load(), ENVIRON, 2)
+    with pytest.raises(WorkerError, match="worker 1 cannot listen"):
+        await supervisor.start()
+    await supervisor.close()
+    assert supervisor._processes == set()
 
 
 async def test_a_worker_that_hangs_for_long_is_replaced(

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 
 from sidecar.errors import WorkerError
 from sidecar.observe.families import Families
+from sidecar.policy.compiled import Address
+from sidecar.proxy.app import Sidecar
 from sidecar.workers.channel import Body, Channel
+from sidecar.workers.ports import Ports
 from sidecar.workers.worker import _Worker
 from tests.workers.conftest import MakeOrders
 
@@ -111,11 +115,40 @@ async def test_what_it_cannot_do_is_told_in_its_own_words(
         assert await parent.code() == 1
 
 
-@pytest.mark.parametrize("verb", ["metrics", "readiness", "drain"])
+@pytest.mark.parametrize("verb", ["listen", "metrics", "readiness", "drain"])
 async def test_before_the_start_there_is_nothing_to_tell(verb: str) -> None:
     async with working() as parent:
         with pytest.raises(WorkerError, match="has not started"):
             await parent.ask(verb)
+
+
+async def test_it_listens_when_it_is_told_to(orders: MakeOrders) -> None:
+    ports = Ports()
+    await ports.open([Address("127.0.0.1", 0)])
+    async with working() as parent:
+        await parent.ask("start", replace(orders(), places=ports.places).to_json())
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", ports.bound[0].port)
+        await parent.ask("listen")
+        _, writer = await asyncio.open_connection("127.0.0.1", ports.bound[0].port)
+        writer.close()
+        await writer.wait_closed()
+        await parent.ask("stop")
+        assert await parent.code() == 0
+    ports.close()
+
+
+async def test_where_it_cannot_listen_is_told(
+    orders: MakeOrders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: Sidecar) -> None:
+        raise OSError("server.listen: cannot listen")
+
+    monkeypatch.setattr(Sidecar, "listen", fail)
+    async with working() as parent:
+        await parent.ask("start", orders().to_json())
+        with pytest.raises(WorkerError, match=r"^server\.listen: cannot listen$"):
+            await parent.ask("listen")
 
 
 async def test_its_log_lines_bear_its_number(
