@@ -182,18 +182,15 @@ class FrameScanner:
             if self.verdict not in (_PASS, WAIT):
                 return b""
             self.verdict = _PASS
-            self.detail = ""
-            self.wait = 0.0
+            self.detail, self.wait = "", 0.0
             data = self._held + data
             self._held = b""
         end = len(data)
         at = 0  # everything before it is decided: forwarded or dropped
         start = 0  # the first byte not passed on to `kept` or dropped
         kept: list[bytes] | None = None
-        mask_bit = self._mask_bit
-        head = self._head
-        max_frame = self._max_frame
-        max_message = self._max_message
+        mask_bit, head = self._mask_bit, self._head
+        max_frame, max_message = self._max_frame, self._max_message
         if self.remaining:
             if self.remaining > end:
                 self.remaining -= end
