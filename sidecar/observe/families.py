@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import METRIC_TYPES
 from prometheus_client.registry import Collector
 
 __all__ = ["GAUGES", "Families", "Family", "exposition", "lasting", "merge", "read"]
@@ -84,12 +85,18 @@ class Families(Collector):
         """Raises ValueError for what `to_json` cannot have made."""
         try:
             families = [
-                Family(str(name), str(text), str(kind), dict(map(_sample, samples)))
+                Family(str(name), str(text), _kind(kind), dict(map(_sample, samples)))
                 for name, text, kind, samples in document
             ]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError("these are no metrics") from error
         return cls({family.name: family for family in families})
+
+
+def _kind(kind: Any) -> str:
+    if kind not in METRIC_TYPES:
+        raise ValueError("not a kind of metric")
+    return str(kind)
 
 
 def _sample(sample: Any) -> tuple[_Key, float]:

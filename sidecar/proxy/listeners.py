@@ -5,15 +5,15 @@ import contextlib
 import errno
 import os
 import socket
-import stat
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sidecar.policy.compiled import Address
 from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.front import FrontServer
+from sidecar.proxy.unix_sockets import SocketFile, bind_unix
 
-__all__ = ["ADMIN", "PUBLIC", "Listeners", "address_of", "bind", "naming", "remove"]
+__all__ = ["ADMIN", "PUBLIC", "Listeners", "address_of", "bind", "files_of", "naming"]
 
 PUBLIC: Final = "server.listen"
 ADMIN: Final = "admin.listen"
@@ -27,7 +27,7 @@ _PORT_REMEDIES: Final = {
     errno.EACCES: "choose a port from 1024 on, or let the program have lower ones",
 }
 _PATH_REMEDIES: Final = {
-    errno.EADDRINUSE: "remove the file that is there, or choose another path",
+    errno.EADDRINUSE: "end who listens there, or choose another path",
     errno.ENOENT: "make the folder first, or choose another path",
     errno.EACCES: "let the program write to the folder, or choose another path",
 }
@@ -45,7 +45,7 @@ class Listeners:
         self._acceptor = acceptor
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
-        self._removed: list[Address] = []
+        self._files: list[SocketFile] = []
         self.bound: list[Address] = []
 
     async def open(self, addresses: Sequence[Address]) -> None:
@@ -55,7 +55,7 @@ class Listeners:
         for address in addresses:
             with naming(address, PUBLIC):
                 sockets = await bind(address)
-            self._removed.append(address)
+                self._files += files_of(sockets)
             await self.adopt(sockets)
 
     async def adopt(self, sockets: Sequence[socket.socket]) -> None:
@@ -78,8 +78,8 @@ class Listeners:
             await self._acceptor.close()
         for sock in self._sockets:
             sock.close()
-        for address in self._removed:
-            remove(address)
+        for file in self._files:
+            file.remove()
 
     async def _serve(self, sock: socket.socket) -> None:
         if self._acceptor is not None:
@@ -102,7 +102,7 @@ def address_of(sock: socket.socket) -> Address:
 async def bind(address: Address) -> list[socket.socket]:
     """Sockets bound to an address: one, or one for each address of its name. Raises OSError."""
     if address.unix is not None:
-        return [_bind_unix(address.unix)]
+        return [bind_unix(address.unix)]
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
         address.host or None,
@@ -113,11 +113,9 @@ async def bind(address: Address) -> list[socket.socket]:
     return [_bind_inet(family, name) for family, _, _, _, name in dict.fromkeys(found)]
 
 
-def remove(address: Address) -> None:
-    """Remove the file of a Unix socket."""
-    if address.unix is not None:
-        with contextlib.suppress(OSError):
-            os.unlink(address.unix)
+def files_of(sockets: Sequence[socket.socket]) -> list[SocketFile]:
+    """The files of those that are Unix sockets and have just been bound. Raises OSError."""
+    return [SocketFile.of(sock) for sock in sockets if sock.family == socket.AF_UNIX]
 
 
 @contextlib.contextmanager
@@ -149,20 +147,6 @@ def _bind_inet(family: int, name: tuple[object, ...]) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)
         sock.bind(name)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _bind_unix(path: str) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.unlink(path)  # left behind by a process that was killed
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.bind(path)
     except OSError:
         sock.close()
         raise

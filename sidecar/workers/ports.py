@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.policy.compiled import Address
-from sidecar.proxy.listeners import PUBLIC, address_of, bind, naming, remove
+from sidecar.proxy.listeners import PUBLIC, address_of, bind, files_of, naming
+from sidecar.proxy.unix_sockets import SocketFile
 
 __all__ = ["BALANCED", "Place", "Ports", "open_places"]
 
@@ -49,6 +50,7 @@ class Ports:
     def __init__(self, *, balanced: bool = BALANCED) -> None:
         self._balanced = balanced
         self._sockets: list[socket.socket] = []
+        self._files: list[SocketFile] = []
         self.places: tuple[Place, ...] = ()
 
     @property
@@ -67,14 +69,15 @@ class Ports:
             with naming(address, PUBLIC):
                 for sock in await bind(address):
                     self._sockets.append(sock)
+                    self._files += files_of([sock])
                     self.places += (self._settle(sock),)
 
     def close(self) -> None:
         """Let go of the addresses."""
         for sock in self._sockets:
-            address = address_of(sock)
             sock.close()
-            remove(address)
+        for file in self._files:
+            file.remove()
 
     def _settle(self, sock: socket.socket) -> Place:
         if sock.family == socket.AF_UNIX or not self._balanced:

@@ -26,6 +26,8 @@ _PROBE_TIMEOUT: Final = 0.5
 _EXIT_TIMEOUT: Final = 10.0
 """Seconds from the end of the channel to the end of the process."""
 
+_STDERR: Final = 2
+
 OnFigures = Callable[["WorkerProcess", Families], None]
 
 
@@ -51,6 +53,7 @@ class WorkerProcess:
         cls, number: int, inherited: tuple[int, ...], on_figures: OnFigures
     ) -> "WorkerProcess":
         """Begin a process that inherits these descriptors. Raises OSError."""
+        _keep_strays()
         with contextlib.ExitStack() as opened:
             ours, theirs = map(opened.enter_context, socket.socketpair())
             # The same program from the same places: -P keeps the working folder out of them.
@@ -162,9 +165,17 @@ class WorkerProcess:
     def _note_figures(self, body: Body) -> None:
         try:
             families = Families.from_json(body["families"])
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise WorkerError(f"figures that are none: {error}") from error
         self._on_figures(self, families)
+
+
+def _keep_strays() -> None:
+    """Let no descriptor that this program was started with reach a worker: uvloop would."""
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):  # the one of this list is closed by now
+            if int(name) > _STDERR:
+                os.set_inheritable(int(name), False)
 
 
 def _in_words(code: int) -> str:

@@ -84,7 +84,14 @@ def test_a_number_comes_through_json_exactly(number: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [None, 5, "text", [1], [[]], [["a", "b", "counter", [["a", [], None]]]], {"a": 1}]
+    "document",
+    [
+        *(None, 5, "text", [1], [[]], {"a": 1}),
+        [["a", "b", "counter", [["a", [], None]]]],
+        [["a", "b", "counter", [["a", [], 10**400]]]],
+        [["a", "b", "nonsense", [["a", [], 1]]]],
+        [["a", "b", ["counter"], [["a", [], 1]]]],
+    ],
 )
 def test_what_is_not_metrics_is_refused(document: object) -> None:
     with pytest.raises(ValueError, match="these are no metrics"):

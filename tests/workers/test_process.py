@@ -1,6 +1,8 @@
 """One worker as its parent sees it, with a stand-in for the program."""
 
 import contextlib
+import fcntl
+import os
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
@@ -167,3 +169,35 @@ async def test_the_last_figures_are_noted(stand_in: StandIn, orders: MakeOrders)
         await worker.prepare(orders())
         assert await worker.ended() == "exit code 0"
     assert noted == [Families()]
+
+
+async def test_figures_that_are_none_are_no_reason_to_fail(
+    stand_in: StandIn, orders: MakeOrders
+) -> None:
+    stand_in("answer(answer={}); answer(answer={}); answer(answer=5); lines.readline()")
+    async with spawned() as worker:
+        await worker.prepare(orders())
+        await worker.listen()
+        with pytest.raises(WorkerError, match="figures"):
+            await worker.count()
+
+
+async def test_no_descriptor_but_what_it_needs_reaches_a_worker(
+    stand_in: StandIn, orders: MakeOrders, tmp_path: Path
+) -> None:
+    stand_in(
+        """
+        import os
+        open(sys.argv[0] + ".found", "w").write("\\n".join(os.listdir("/dev/fd")))
+        answer(answer={}); lines.readline()
+        """
+    )
+    with (tmp_path / "stray").open("w") as stray:
+        os.set_inheritable(stray.fileno(), True)
+        high = fcntl.fcntl(stray.fileno(), fcntl.F_DUPFD, 900)
+        try:
+            async with spawned() as worker:
+                await worker.prepare(orders())
+        finally:
+            os.close(high)
+    assert str(high) not in (tmp_path / "stand-in.found").read_text().split()
