@@ -100,7 +100,7 @@ def extract(handshake: Handshake, sources: Sequence[Source]) -> Credential | Den
     if not found:
         return Credential(None, None, query, headers, subprotocols, echo)
     token, kind = found[0]
-    clean = tuple((field, value) for field, value in headers if token not in value)
+    clean = tuple([pair for pair in headers if token not in pair[1]])
     return Credential(token, kind, query, clean, subprotocols, echo)
 
 

@@ -235,8 +235,9 @@ def build_head(
     fields += [("Origin", origin)] if origin is not None else []
     fields += _allowed(client_headers, forward, identity_names)
     fields += [*own.items(), *identity.items()]
-    lines = [f"GET {target} HTTP/1.1", *(_line(name, value) for name, value in fields), "", ""]
-    return "\r\n".join(lines).encode("latin-1")
+    _check_values(fields)
+    lines = [f"{name}: {value}" for name, value in fields]
+    return "\r\n".join([f"GET {target} HTTP/1.1", *lines, "", ""]).encode("latin-1")
 
 
 def _allowed(
@@ -250,7 +251,10 @@ def _allowed(
             yield name, value
 
 
-def _line(name: str, value: str) -> str:
-    if not (value.isascii() and value.isprintable()) and not _VALUE.fullmatch(value):
-        raise ValueError(f"the value of {name} cannot stand in a header")
-    return f"{name}: {value}"
+def _check_values(fields: Sequence[tuple[str, str]]) -> None:
+    together = "".join([value for _, value in fields])
+    if together.isascii() and together.isprintable():
+        return  # as nearly always: all of it is visible ASCII and spaces
+    for name, value in fields:
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"the value of {name} cannot stand in a header")
