@@ -27,7 +27,7 @@ _PORT_REMEDIES: Final = {
     errno.EACCES: "choose a port from 1024 on, or let the program have lower ones",
 }
 _PATH_REMEDIES: Final = {
-    errno.EADDRINUSE: "end who listens there, or choose another path",
+    errno.EADDRINUSE: "end who listens there or remove the file, or choose another path",
     errno.ENOENT: "make the folder first, or choose another path",
     errno.EACCES: "let the program write to the folder, or choose another path",
 }

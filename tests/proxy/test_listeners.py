@@ -387,7 +387,7 @@ async def test_what_is_not_tls_behind_a_proxys_header_is_rejected(
         (errno.EACCES, ANY, "127.0.0.1:0: Permission denied; choose a port from 1024 on"),
         (errno.EACCES, Address(unix="/s"), "unix:/s: Permission denied; let the program write"),
         (errno.ENOENT, Address(unix="/s"), "unix:/s: No such file or directory; make the folder"),
-        (errno.EADDRINUSE, Address(unix="/s"), "unix:/s: Address already in use; remove the file"),
+        (errno.EADDRINUSE, Address(unix="/s"), "unix:/s: Address already in use; end who listens"),
     ],
 )
 def test_the_remedy_fits_what_is_wrong(number: int, address: Address, said: str) -> None:
