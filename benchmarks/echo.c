@@ -9,7 +9,6 @@
  * kept, and nothing more is read from that connection until it is gone.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
@@ -18,10 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "server.h"
 
 enum { READ_SIZE = 256 * 1024, MAX_HEAD = 16 * 1024, EVENTS = 512, MAX_HEADER = 14 };
 
@@ -43,12 +43,6 @@ struct connection {
 static uint8_t input[READ_SIZE];
 static uint8_t output[READ_SIZE + 2 * MAX_HEADER];
 static int epoll;
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
 
 /* --- SHA-1 (RFC 3174) and base64, for Sec-WebSocket-Accept ------------------------------------ */
 
@@ -374,21 +368,6 @@ static void welcome(int listener)
     }
 }
 
-static int listen_on(const char *host, int port)
-{
-    int one = 1;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
-        die("host");
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        die("socket");
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 4096) < 0)
-        die("listen");
-    return fd;
-}
-
 static int listen_at(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -421,12 +400,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: echo --port PORT [--host ADDRESS] | --unix PATH\n");
         return 2;
     }
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
+    raise_file_limit();
     epoll = epoll_create1(EPOLL_CLOEXEC);
-    int listener = path != NULL ? listen_at(path) : listen_on(host, port);
+    int listener = path != NULL ? listen_at(path) : listen_on(address_of(host, port));
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event) < 0)
         die("epoll");

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import load
+from benchmarks.arguments import extent_of, output_of, parser_of, rounds_of
 from benchmarks.credentials import write_certificate
 from benchmarks.figures import PRICED, SHAPES, Handshake
 from benchmarks.machine import machine
@@ -23,7 +24,7 @@ from benchmarks.measure import cpu_seconds, memory
 from benchmarks.peers import COMPILED, PeerError, Running, Site, free_port
 from benchmarks.price_list import markdown
 from benchmarks.results import Results
-from benchmarks.stage import fail, output_folder, rotated, sample, say, stage
+from benchmarks.stage import fail, rotated, sample, say, stage
 from benchmarks.tasks import Extent, Measure, Task, handshake, roundtrip
 from benchmarks.variants import LOADS, VARIANTS, Variant
 
@@ -42,9 +43,7 @@ _FORWARDER: Final = Path(__file__).with_name("forwarder.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when everything was measured, 1 where something failed."""
     args = _parser().parse_args(argv)
-    extent = _QUICK if args.quick else _FULL
-    if args.seconds:
-        extent = replace(extent, seconds=args.seconds)
+    extent = extent_of(args, full=_FULL, quick=_QUICK)
     extent = replace(extent, idle=_idle_that_fit(*extent.idle))
     loads = [name for name in LOADS if name in (args.loads or name).split(",")]
     variants = list(_chosen(args.only))
@@ -58,27 +57,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     with stage() as site, load.echo(site.build, site.folder / "echo.sock"):
         write_certificate(site.folder)
-        for number in range(args.rounds or (1 if args.quick else 5)):
+        for number in range(rounds_of(args)):
             results.rounds = number + 1
             for name in loads:
                 say(f"round {results.rounds}: {name}")
                 taking = [variant for variant in variants if name in variant.loads]
                 _round(results, Task(name, _MEASURES[name]), taking, site, extent)
-    whole = not (args.quick or args.only or args.loads)
-    _write(results, output_folder(args.output, whole=whole))
+    _write(results, output_of(args, args.only, args.loads))
     return 1 if results.failures else 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmarks.prices", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round: does it all run?")
-    parser.add_argument("--rounds", type=int, metavar="N", help="default 5, with --quick 1")
-    parser.add_argument("--seconds", type=float, metavar="S", help="of each load, default 3")
+    parser = parser_of("benchmarks.prices", __doc__)
     parser.add_argument("--loads", default="", metavar="LOADS", help=f"of {','.join(LOADS)}")
     parser.add_argument(
         "--only", default="", metavar="NAMES", help="variants, with commas; what they build on too"
     )
-    parser.add_argument("--output", type=Path, metavar="FOLDER")
     return parser
 
 

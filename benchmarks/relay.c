@@ -7,7 +7,6 @@
  * The buffer is as large as pays off: with 64 KiB, messages of that size cost half as much again.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
@@ -16,9 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "server.h"
 
 enum { LARGEST = 1024 * 1024, EVENTS = 512 };
 
@@ -46,12 +46,6 @@ static size_t buffer_size = 256 * 1024;
 static int epoll;
 static struct sockaddr_in upstream_address;
 static struct pair *graveyard; /* freed after the batch: later events may still name them */
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
 
 static struct side *other(struct side *s)
 {
@@ -221,26 +215,6 @@ static void welcome(int listener)
     }
 }
 
-static struct sockaddr_in address_of(const char *host, int port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
-        die("host");
-    return address;
-}
-
-static int listen_on(struct sockaddr_in address)
-{
-    int one = 1;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        die("socket");
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 4096) < 0)
-        die("listen");
-    return fd;
-}
-
 int main(int argc, char **argv)
 {
     const char *host = "127.0.0.1";
@@ -260,10 +234,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: relay --port PORT --upstream PORT [--host ADDRESS] [--buffer BYTES]\n");
         return 2;
     }
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
+    raise_file_limit();
     upstream_address = address_of(host, upstream);
     epoll = epoll_create1(EPOLL_CLOEXEC);
     int listener = listen_on(address_of(host, port));

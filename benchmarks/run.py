@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import report
+from benchmarks.arguments import extent_of, output_of, parser_of, rounds_of
 from benchmarks.machine import machine
 from benchmarks.peers import PEERS, Peer, PeerError, Running, Site
 from benchmarks.plot import svg
 from benchmarks.results import Results
-from benchmarks.stage import fail, output_folder, rotated, sample, say, stage
+from benchmarks.stage import fail, rotated, sample, say, stage
 from benchmarks.tasks import DIRECT, Extent, Task, idle_levels, tasks
 
 __all__ = ["main"]
@@ -29,9 +30,7 @@ _QUICK: Final = Extent(seconds=0.4, warmup=0.1, idle=(100, 450, 800), tokens=500
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when everything that is installed was measured, 1 where something failed."""
     args = _parser().parse_args(argv)
-    extent = _QUICK if args.quick else _FULL
-    if args.seconds:
-        extent = replace(extent, seconds=args.seconds)
+    extent = extent_of(args, full=_FULL, quick=_QUICK)
     extent = replace(extent, idle=idle_levels(extent.idle))
     wanted = [task for task in tasks() if _chosen(task.name, args.only)]
     if not wanted:
@@ -39,27 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     peers = list(_installed(args.peers))
     titles = {DIRECT: "no proxy"} | {peer.name: peer.title for peer in peers}
     results = Results(titles, machine(peers))
-    _measure(results, peers, wanted, args.rounds or (1 if args.quick else 5), extent)
-    whole = not (args.quick or args.only or args.peers)
-    _write(results, output_folder(args.output, whole=whole))
+    _measure(results, peers, wanted, rounds_of(args), extent)
+    _write(results, output_of(args, args.only, args.peers))
     return 1 if results.failures else 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round: does it all run?")
-    parser.add_argument("--rounds", type=int, metavar="N", help="default 5, with --quick 1")
-    parser.add_argument("--seconds", type=float, metavar="S", help="of each load, default 3")
+    parser = parser_of("benchmarks.run", __doc__)
     parser.add_argument(
         "--only", default="", metavar="TASKS", help="beginnings of names, with commas: 64,rate"
     )
     parser.add_argument("--peers", default="", metavar="NAMES", help="with commas")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help="default docs/performance for a whole run, build/benchmarks/results for others",
-    )
     return parser
 
 

@@ -15,12 +15,10 @@ from benchmarks.peers import Running, Site, cores, free_port
 from benchmarks.results import Results
 from benchmarks.tasks import Extent, Task
 
-__all__ = ["fail", "output_folder", "rotated", "sample", "say", "stage"]
+__all__ = ["fail", "rotated", "sample", "say", "stage"]
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
-_DOCS: Final = _ROOT / "docs" / "performance"
-_SCRATCH: Final = _ROOT / "build" / "benchmarks" / "results"
 
 _T = TypeVar("_T")
 
@@ -37,11 +35,6 @@ def stage() -> Iterator[Site]:
         site = Site(folder, Path(name), Credentials.make(Path(name)), proxy_cores, free_port())
         stack.enter_context(load.echo(folder, site.upstream))
         yield site
-
-
-def output_folder(asked: Path | None, *, whole: bool) -> Path:
-    """Where results go: into the documents only those of a `whole` run, elsewhere the others."""
-    return asked or (_DOCS if whole else _SCRATCH)
 
 
 def rotated(those: Sequence[_T], number: int) -> list[_T]:
