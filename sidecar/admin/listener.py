@@ -18,8 +18,10 @@ _KEEPALIVE_TIMEOUT: Final = 30.0
 
 class AdminListener:
     """Serves the admin application from `open` to `close`. `environ` is where the token's variable
-    is looked up.
+    is looked up; `address` is where it really listens.
     """
+
+    address: Address
 
     def __init__(self, admin: Admin, wiring: Wiring, environ: Mapping[str, str]) -> None:
         self._admin = admin
@@ -31,8 +33,8 @@ class AdminListener:
             keepalive_timeout=_KEEPALIVE_TIMEOUT,
         )
 
-    async def open(self) -> Address:
-        """Listen; the real address (a port 0 was chosen by the system). Raises OSError."""
+    async def open(self) -> None:
+        """Listen; `address` is known then (a port 0 was chosen by the system). Raises OSError."""
         await self._runner.setup()
         address = self._admin.listen
         site: web.BaseSite
@@ -42,7 +44,7 @@ class AdminListener:
             site = web.TCPSite(self._runner, address.host, address.port)
         await site.start()
         bound = self._runner.addresses[0]
-        return address if address.unix else Address(bound[0], bound[1])
+        self.address = address if address.unix else Address(bound[0], bound[1])
 
     async def close(self) -> None:
         """Stop listening, and end the requests under way."""

@@ -16,6 +16,7 @@ import structlog
 from sidecar.model import Denial, Reason
 from sidecar.policy.peers import Network
 from sidecar.proxy.front import FrontServer, OnReject
+from sidecar.proxy.tasks import spawn
 from sidecar.wire import proxy_protocol
 
 __all__ = ["Acceptor"]
@@ -56,7 +57,7 @@ class Acceptor:
 
     def serve(self, sock: socket.socket) -> None:
         """Accept from this listening socket until `close`."""
-        self._spawn(self._accept(sock), self._loops)
+        spawn(self._accept(sock), self._loops)
 
     async def close(self) -> None:
         """Accept no more, and let go of the sockets that have not come to the front."""
@@ -64,11 +65,6 @@ class Acceptor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _spawn(self, work: "asyncio._CoroutineLike[None]", tasks: set[asyncio.Task[None]]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
 
     async def _accept(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -83,7 +79,7 @@ class Acceptor:
             address = str(peername[0]) if isinstance(peername, tuple) else "unix"
             denial = self._denial(address)
             if denial is None:
-                self._spawn(self._welcome(accepted, address), self._welcomes)
+                spawn(self._welcome(accepted, address), self._welcomes)
             else:
                 self._on_reject(address, denial)
                 accepted.close()

@@ -96,7 +96,7 @@ class Admission:
 
     async def handle(self, front: Front, head: RequestHead) -> HttpRefusal | None:
         """Decide one request: None where its socket was taken over, else what to answer."""
-        attempt = _attempt(front)
+        attempt = Attempt(front.address, secure=front.secure)
         attempt.path = head.target.partition("?")[0]
         if self.draining:
             return self._answer(attempt, _Refused(Denial(Reason.DRAINING)))
@@ -117,7 +117,7 @@ class Admission:
 
     def on_error(self, front: Front, error: Exception) -> HttpRefusal:
         """Answer for an error of the program's own."""
-        attempt = _attempt(front)
+        attempt = Attempt(front.address, secure=front.secure)
         _log.error("internal_error", request_id=attempt.identifier, exc_info=error)
         return self._answer(attempt, _Refused(Denial(Reason.INTERNAL_ERROR)))
 
@@ -269,12 +269,6 @@ class Admission:
         _take(front, make_farewell)
         attempt.keeps_place = True
         self._recorder.refused(attempt, denial)
-
-
-def _attempt(front: Front) -> Attempt:
-    attempt = Attempt()
-    attempt.address, attempt.secure = front.address, front.secure
-    return attempt
 
 
 def _read(head: RequestHead) -> Handshake:

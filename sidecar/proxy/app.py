@@ -24,10 +24,10 @@ from sidecar.proxy.certificates import Certificates
 from sidecar.proxy.connections import Connections
 from sidecar.proxy.front import FrontServer
 from sidecar.proxy.health import HealthChecks
-from sidecar.proxy.listeners import ADMIN, Listeners, naming
+from sidecar.proxy.listeners import Listeners
 from sidecar.proxy.record import Attempt, Recorder
 from sidecar.proxy.sockets import files_for, raise_file_limit
-from sidecar.wire import implementation
+from sidecar.proxy.starting import log_start, open_admin
 
 __all__ = ["Sidecar"]
 
@@ -64,7 +64,6 @@ class Sidecar:
         self._background: list[asyncio.Task[None]] = []
         self._drained = asyncio.Event()
         self._admin: AdminListener | None = None
-        self.admin: Address | None = None
 
         self.metrics = Metrics(policy, version=__version__)
         self._audit = AuditLog(
@@ -101,6 +100,11 @@ class Sidecar:
         return self._listeners.bound
 
     @property
+    def admin(self) -> Address | None:
+        """Where the admin listener is bound."""
+        return self._admin.address if self._admin else None
+
+    @property
     def draining(self) -> bool:
         """Whether no new handshake is taken any more."""
         return self._admission.draining
@@ -111,12 +115,14 @@ class Sidecar:
         await self._keys.start()
         await self._health.start()
         if self._worker is None:
-            await self._open_admin()  # the first, so that its failure comes before any client
+            # The first, so that its failure comes before any client.
+            wiring = Wiring(self._exposition, self._unready, self.drain)
+            self._admin = await open_admin(self._policy.admin, wiring, self._environ)
             await self._listeners.open(self._policy.server.listen)
         for work in (self._tick(), self._certificates.watch()):
             self._background.append(asyncio.create_task(work))
         if self._worker is None:
-            self._log_start()
+            log_start(self.public, self.admin)
 
     async def listen(self) -> None:
         """Take connections, as a worker that has started. Raises OSError; then `close`."""
@@ -207,23 +213,6 @@ class Sidecar:
             self.connections.limit = allowed
         self._front.max_waiting = waiting + _ROOM_TO_REFUSE
 
-    def _log_start(self) -> None:
-        _log.info(
-            "started",
-            version=__version__,
-            scanner=implementation(),
-            listen=[str(address) for address in self.public],
-            admin=str(self.admin) if self.admin else None,
-        )
-
-    async def _open_admin(self) -> None:
-        admin = self._policy.admin
-        if admin is not None:
-            wiring = Wiring(self._exposition, self._unready, self.drain)
-            self._admin = AdminListener(admin, wiring, self._environ)
-            with naming(admin.listen, ADMIN):
-                self.admin = await self._admin.open()
-
     async def _exposition(self, accept: str) -> tuple[bytes, str]:
         return self.metrics.render(accept)
 
@@ -231,9 +220,7 @@ class Sidecar:
         return self.readiness()
 
     def _reject(self, address: str, denial: Denial) -> None:
-        attempt = Attempt()
-        attempt.address = address
-        self._recorder.refused(attempt, denial)
+        self._recorder.refused(Attempt(address), denial)
 
     async def _tick(self) -> None:
         """What has to be done now and then."""

@@ -13,7 +13,7 @@ from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.front import FrontServer
 from sidecar.proxy.unix_sockets import SocketFile, bind_unix
 
-__all__ = ["ADMIN", "PUBLIC", "Listeners", "address_of", "bind", "files_of", "naming"]
+__all__ = ["ADMIN", "PUBLIC", "Listeners", "address_of", "bind", "bind_inet", "files_of", "naming"]
 
 PUBLIC: Final = "server.listen"
 ADMIN: Final = "admin.listen"
@@ -110,7 +110,7 @@ async def bind(address: Address) -> list[socket.socket]:
         type=socket.SOCK_STREAM,
         flags=socket.AI_PASSIVE,
     )
-    return [_bind_inet(family, name) for family, _, _, _, name in dict.fromkeys(found)]
+    return [bind_inet(family, name) for family, _, _, _, name in dict.fromkeys(found)]
 
 
 def files_of(sockets: Sequence[socket.socket]) -> list[SocketFile]:
@@ -139,10 +139,16 @@ def _listen(sock: socket.socket) -> None:
     sock.listen(_BACKLOG)
 
 
-def _bind_inet(family: int, name: tuple[object, ...]) -> socket.socket:
+def bind_inet(family: int, name: tuple[object, ...], *, shared: bool = False) -> socket.socket:
+    """A TCP socket bound to a numeric address; a `shared` one beside others of this user there.
+    Raises OSError.
+    """
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
+        # Connections that ended just now keep the port for a while.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)

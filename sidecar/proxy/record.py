@@ -36,11 +36,11 @@ class Attempt:
         "started",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, address: str, *, secure: bool = False) -> None:
         self.identifier = secrets.token_hex(8)
         self.started = asyncio.get_running_loop().time()
-        self.address = ""
-        self.secure = False
+        self.address = address
+        self.secure = secure
         self.path = ""
         self.route: Route | None = None
         self.identity: Identity | None = None

@@ -107,7 +107,7 @@ def http_refusal(
     headers = {
         "Cache-Control": "no-store",
         "Content-Type": "application/problem+json",
-        "Server": "ws-sidecar",  # aiohttp's own names its version and Python's
+        "Server": "ws-sidecar",
     }
     if unsupported_version:
         status = HTTPStatus.UPGRADE_REQUIRED.value

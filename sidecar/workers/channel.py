@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from sidecar.errors import WorkerError
+from sidecar.proxy.tasks import spawn
 
 __all__ = ["MAX_MESSAGE", "Body", "Channel", "Verb"]
 
@@ -113,11 +114,8 @@ class Channel:
 
     def _take(self, message: Mapping[str, Any]) -> None:
         if "verb" in message:
-            task = asyncio.create_task(
-                self._answer(message["id"], message["verb"], message["body"])
-            )
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            answering = self._answer(message["id"], message["verb"], message["body"])
+            spawn(answering, self._answering)
             return
         answer = self._waiting.get(message["id"])  # None where it comes too late
         if answer is None or answer.done():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.policy.compiled import Address
-from sidecar.proxy.listeners import PUBLIC, address_of, bind, files_of, naming
+from sidecar.proxy.listeners import PUBLIC, address_of, bind, bind_inet, files_of, naming
 from sidecar.proxy.unix_sockets import SocketFile
 
 __all__ = ["BALANCED", "Place", "Ports", "open_places"]
@@ -93,20 +93,13 @@ def open_places(places: Sequence[Place]) -> list[socket.socket]:
     """A worker's sockets for these places. Raises OSError."""
     with contextlib.ExitStack() as opened:
         sockets = [opened.enter_context(_socket(place)) for place in places]
-        for place, sock in zip(places, sockets, strict=True):
-            sock.setblocking(False)
-            if place.descriptor is None:
-                sock.bind(place.name)
         opened.pop_all()
     return sockets
 
 
 def _socket(place: Place) -> socket.socket:
-    if place.descriptor is not None:
-        return socket.socket(fileno=place.descriptor)
-    sock = socket.socket(place.family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended just now
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if place.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if place.descriptor is None:
+        return bind_inet(place.family, place.name, shared=True)
+    sock = socket.socket(fileno=place.descriptor)
+    sock.setblocking(False)
     return sock

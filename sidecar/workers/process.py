@@ -11,6 +11,7 @@ from typing import Final
 
 from sidecar.errors import WorkerError
 from sidecar.observe.families import Families
+from sidecar.proxy.tasks import first_of
 from sidecar.workers.channel import Body, Channel
 from sidecar.workers.orders import Orders
 
@@ -119,10 +120,7 @@ class WorkerProcess:
 
     async def gone(self) -> None:
         """Wait until it is over, or takes no new connections."""
-        tasks = [asyncio.create_task(one) for one in (self._left.wait(), self._channel.ended())]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
+        await first_of(self._left.wait(), self._channel.ended())
 
     async def ended(self) -> str:
         """Wait for the end of the process; its exit code or signal in words."""

@@ -12,15 +12,14 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from sidecar import __version__
 from sidecar.admin.app import Wiring
 from sidecar.admin.listener import AdminListener
 from sidecar.config.source import Loaded
 from sidecar.errors import WorkerError
 from sidecar.observe.audit import HASH_KEY_VARIABLE, hash_key
 from sidecar.policy.compiled import Address
-from sidecar.proxy.listeners import ADMIN, naming
-from sidecar.wire import implementation
+from sidecar.proxy.starting import log_start, open_admin
+from sidecar.proxy.tasks import spawn
 from sidecar.workers.figures import Figures
 from sidecar.workers.orders import Orders
 from sidecar.workers.ports import Ports
@@ -70,12 +69,16 @@ class Supervisor:
         self._draining = False
         self._closing = False
         self._admin: AdminListener | None = None
-        self.admin: Address | None = None
 
     @property
     def public(self) -> list[Address]:
         """Where the workers listen."""
         return self._ports.bound
+
+    @property
+    def admin(self) -> Address | None:
+        """Where the admin listener is bound."""
+        return self._admin.address if self._admin else None
 
     async def start(self) -> None:
         """Settle the addresses, prepare every worker, open the admin listener; only then let them
@@ -85,26 +88,20 @@ class Supervisor:
         """
         await self._ports.open(self._policy.server.listen)
         workers = await _together(map(self._prepare, range(1, self._count + 1)))
-        await self._open_admin()
+        wiring = Wiring(self.metrics, self.readiness, self.drain)
+        self._admin = await open_admin(self._policy.admin, wiring, self._environ)
         await _together(map(self._listen, workers))
         for worker in workers:
-            _spawn(self._keep(worker), self._background)
-        _spawn(self._watch(), self._background)
-        _log.info(
-            "started",
-            version=__version__,
-            scanner=implementation(),
-            listen=[str(address) for address in self.public],
-            admin=str(self.admin) if self.admin else None,
-            workers=self._count,
-        )
+            spawn(self._keep(worker), self._background)
+        spawn(self._watch(), self._background)
+        log_start(self.public, self.admin, workers=self._count)
 
     def drain(self) -> None:
         """Let all workers take no new handshakes and end their connections."""
         if not self._draining:
             self._draining = True
             for worker in self._serving():
-                _spawn(self._drain(worker), self._drains)
+                spawn(self._drain(worker), self._drains)
 
     async def drained(self) -> None:
         """Wait until the drain is over in every worker."""
@@ -144,18 +141,10 @@ class Supervisor:
             problems["workers"] = "none is up"
         return problems
 
-    async def _open_admin(self) -> None:
-        admin = self._policy.admin
-        if admin is not None:
-            wiring = Wiring(self.metrics, self.readiness, self.drain)
-            self._admin = AdminListener(admin, wiring, self._environ)
-            with naming(admin.listen, ADMIN):
-                self.admin = await self._admin.open()
-
     async def _prepare(self, number: int) -> WorkerProcess:
         """A worker that is ready to listen. Raises OSError and WorkerError."""
         # Shielded: a process that was begun must be known, to be ended.
-        worker = await asyncio.shield(_spawn(self._begin(number), self._beginnings))
+        worker = await asyncio.shield(spawn(self._begin(number), self._beginnings))
         places, documents = self._ports.places, self._documents
         try:
             await worker.prepare(Orders(documents, self._count, places, self._hash_key))
@@ -175,12 +164,12 @@ class Supervisor:
         self._figures.up(len(self._up))
         _log.info("worker_started", worker=worker.number, pid=worker.pid)
         if self._draining:
-            _spawn(self._drain(worker), self._drains)
+            spawn(self._drain(worker), self._drains)
 
     async def _begin(self, number: int) -> WorkerProcess:
         worker = await WorkerProcess.spawn(number, self._ports.inherited, self._figures.note)
         self._processes.add(worker)
-        _spawn(self._await_end(worker), self._ends)
+        spawn(self._await_end(worker), self._ends)
         return worker
 
     async def _keep(self, worker: WorkerProcess) -> None:
@@ -275,10 +264,3 @@ async def _together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             raise one
         found.append(one)
     return found
-
-
-def _spawn(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[T]]) -> asyncio.Task[T]:
-    task = asyncio.create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-    return task

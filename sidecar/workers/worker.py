@@ -14,6 +14,7 @@ from sidecar.observe import logs
 from sidecar.observe.audit import HASH_KEY_VARIABLE
 from sidecar.policy.sharing import share
 from sidecar.proxy.app import Sidecar
+from sidecar.proxy.tasks import first_of
 from sidecar.workers.channel import Body, Channel, Verb
 from sidecar.workers.orders import Orders
 from sidecar.workers.ports import open_places
@@ -56,20 +57,13 @@ class _Worker:
         }
         channel = await Channel.open(control, verbs)
         try:
-            await self._until_told(channel)
+            await first_of(channel.ended(), self._stop.wait(), self._leave.wait())
             if self._sidecar is None:
                 return 1
             await self._finish(self._sidecar, channel)
         finally:
             await channel.close()
         return 0
-
-    async def _until_told(self, channel: Channel) -> None:
-        events = (channel.ended(), self._stop.wait(), self._leave.wait())
-        tasks = [asyncio.ensure_future(event) for event in events]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
 
     async def _finish(self, sidecar: Sidecar, channel: Channel) -> None:
         """Drain and end. Where others go on, or a new program takes the address, nobody new is

@@ -1,7 +1,8 @@
 """Tests of what touches sockets run on both event loops: asyncio's own and uvloop."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import pytest
@@ -17,6 +18,15 @@ ON_SOCKETS: Final = {
     "test_listeners.py",
     "test_upstream.py",
 }
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Only what is in no cycle goes."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def pytest_asyncio_loop_factories(

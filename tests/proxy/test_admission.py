@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +53,6 @@ async def test_an_admitted_client_and_its_early_bytes_reach_the_upstream(tmp_pat
     assert decision["connection_id"] == decision["request_id"] == closure["connection_id"]
     assert decision["user"] == closure["user"] == "alice"
     assert closure["client_messages"] == 1
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """Only what is in no cycle goes."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collector")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -253,15 +253,6 @@ async def test_the_socket_is_handed_over_with_what_came_early() -> None:
         assert len(front) == 0
         client.writer.close()
         await asyncio.wait_for(taker.taken[0].lost, 5)
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """Only what is in no cycle goes."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collector")
