@@ -108,6 +108,21 @@ async def test_a_client_that_leaves_before_the_answer_frees_the_upstream(tmp_pat
     assert decision["detail"] == "the client left during the handshake"
 
 
+async def test_a_handshake_that_the_sidecars_own_end_cuts_short_is_not_the_clients_doing(
+    tmp_path: Path,
+) -> None:
+    async with (
+        recording(lambda _: None) as up,
+        sidecar(with_audit(tmp_path, up.url), tmp_path) as s,
+        raw(s.port) as client,
+    ):
+        await client.send(head("/ws", bearer()))
+        await up.until(lambda u: len(u.heads) == 1)
+        await s.sidecar.close()
+        assert await client.rest() == b""
+    assert events(tmp_path / "audit.jsonl") == []
+
+
 async def test_for_a_client_that_has_left_already_nothing_is_dialled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
