@@ -9,6 +9,7 @@ from pydantic_core import SchemaError, SchemaValidator, core_schema
 from sidecar.errors import TemplateError
 from sidecar.policy.expressions import Expression
 from sidecar.policy.pointers import MISSING, ClaimPath
+from sidecar.policy.strict_json import same
 from sidecar.policy.templates import Template
 
 __all__ = ["CelRule", "ClaimRule", "Operand", "Rule", "Scope"]
@@ -110,9 +111,9 @@ class ClaimRule:
         return "the claim is missing" if missing else "the claim does not fit"
 
     def _compares(self, value: Any, scope: Scope) -> bool:
-        if self.equals is not None and not _same(value, _fill(self.equals[0], scope)):
+        if self.equals is not None and not same(value, _fill(self.equals[0], scope)):
             return False
-        if self.in_ is not None and not any(_same(value, _fill(one, scope)) for one in self.in_):
+        if self.in_ is not None and not any(same(value, _fill(one, scope)) for one in self.in_):
             return False
         return self.contains is None or _contains(value, _fill(self.contains[0], scope))
 
@@ -165,22 +166,9 @@ def _present(value: Any) -> bool:
     return value is not MISSING and value is not None
 
 
-def _same(left: Any, right: Any) -> bool:
-    """Equality of JSON values: Python alone would take True for 1."""
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
-    if isinstance(left, int | float) and isinstance(right, int | float):
-        return left == right
-    if isinstance(left, list) and isinstance(right, list | tuple):
-        return len(left) == len(right) and all(map(_same, left, right))
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
-    return type(left) is type(right) and bool(left == right)
-
-
 def _contains(value: Any, wanted: Any) -> bool:
     if isinstance(value, list):
-        return any(_same(element, wanted) for element in value)
+        return any(same(element, wanted) for element in value)
     # An empty text is no word, though two spaces in a row would make one.
     return isinstance(value, str) and wanted != "" and wanted in value.split(" ")
 

@@ -6,9 +6,10 @@ them lets what was checked differ from what another reader sees (RFC 8259 sectio
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["MAX_DEPTH", "json_object"]
+__all__ = ["MAX_DEPTH", "json_object", "same"]
 
 MAX_DEPTH: Final = 32
 """Levels of nesting; real tokens and key sets have fewer than ten."""
@@ -34,6 +35,19 @@ def json_object(data: bytes) -> dict[str, Any]:
     if text.count("{") + text.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise ValueError("nested too deeply")
     return value
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two JSON values are of the same type and equal: true is not 1, and 1 is 1.0."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return left == right
+    if isinstance(left, list) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    return type(left) is type(right) and bool(left == right)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.policy.strict_json import MAX_DEPTH, json_object
+from sidecar.policy.strict_json import MAX_DEPTH, json_object, same
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -103,3 +103,20 @@ def test_nesting_is_bounded() -> None:
 
 def test_many_flat_containers_are_not_deep() -> None:
     assert len(json_object(b'{"a": [' + b"{}," * 1000 + b"[]]}")["a"]) == 1001
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [(1, 1.0), (True, True), (None, None), ([1, {"a": "b"}], [1.0, {"a": "b"}])]
+)
+def test_equal_values_are_the_same(left: Any, right: Any) -> None:
+    assert same(left, right)
+    assert same(right, left)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [(1, True), (0, False), (1, "1"), (None, False), ([1], [True]), ({"a": 1}, {"a": "1"})],
+)
+def test_values_of_different_types_are_not_the_same(left: Any, right: Any) -> None:
+    assert not same(left, right)
+    assert not same(right, left)
