@@ -52,10 +52,13 @@ class ServerTls:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """What happens on SIGTERM: close frames with `close_code`, and the end after `grace`."""
+    """What happens on SIGTERM: close frames with `close_code`, over `spread` (at most `grace`), and
+    the end after `grace`.
+    """
 
     grace: float = 30.0
     close_code: int = 1012
+    spread: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

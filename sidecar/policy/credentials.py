@@ -10,8 +10,19 @@ from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus
 
 from sidecar.model import Denial, Handshake, Reason
+from sidecar.policy.matching import MessagePattern
+from sidecar.policy.replies import Reply
 
-__all__ = ["Authenticate", "Credential", "Source", "SourceKind", "extract", "why_missing"]
+__all__ = [
+    "Authenticate",
+    "Credential",
+    "MessageSource",
+    "Source",
+    "SourceKind",
+    "extract",
+    "from_message",
+    "why_missing",
+]
 
 _BEARER = re.compile(r"bearer(?:[ \t]+(.*))?", re.IGNORECASE | re.DOTALL)
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
@@ -28,12 +39,13 @@ class SourceKind(StrEnum):
     COOKIE = "cookie"
     QUERY = "query"
     SUBPROTOCOL = "subprotocol"
+    MESSAGE = "message"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One place. `name` is the header's (default Authorization), cookie's, query parameter's or
-    marker subprotocol's name.
+    """One place in the handshake. `name` is the header's (default Authorization), cookie's, query
+    parameter's or marker subprotocol's name.
     """
 
     kind: SourceKind
@@ -41,14 +53,28 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageSource:
+    """The first message on an accepted socket, which must be of the pattern and come within
+    `timeout` seconds. `reply` and `failure` are what a good and a bad token are answered (None:
+    nothing).
+    """
+
+    pattern: MessagePattern
+    timeout: float = 30.0
+    reply: Reply | None = None
+    failure: Reply | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Authenticate:
-    """A route's rule: which providers (names; None is all) and sources, in order; whether no
-    token at all is fine.
+    """A route's rule: which providers (names; None is all) and sources in the handshake, in order;
+    whether no token at all is fine; the first message as the last source, where it is one.
     """
 
     providers: tuple[str, ...] | None
     sources: tuple[Source, ...]
     anonymous: bool = False
+    message: MessageSource | None = None
 
 
 class Credential(NamedTuple):
@@ -89,7 +115,7 @@ def extract(handshake: Handshake, sources: Sequence[Source]) -> Credential | Den
                     return Denial(Reason.BAD_HANDSHAKE, "the token cookie comes more than once")
             case SourceKind.QUERY:
                 tokens, query = _cut_query(query, source.name)
-            case SourceKind.SUBPROTOCOL:  # pragma: no branch (there is no other kind)
+            case SourceKind.SUBPROTOCOL:  # pragma: no branch (the handshake has no other kind)
                 tokens, subprotocols, marker = _cut_subprotocols(subprotocols, source.name)
                 echo = echo or marker
         found += [(token, source.kind) for token in tokens if token]
@@ -100,8 +126,17 @@ def extract(handshake: Handshake, sources: Sequence[Source]) -> Credential | Den
     if not found:
         return Credential(None, None, query, headers, subprotocols, echo)
     token, kind = found[0]
-    clean = tuple([pair for pair in headers if token not in pair[1]])
-    return Credential(token, kind, query, clean, subprotocols, echo)
+    return Credential(token, kind, query, _without(token, headers), subprotocols, echo)
+
+
+def from_message(credential: Credential, token: str) -> Credential:
+    """The credential of a handshake that had none, once its first message brought the token."""
+    headers = _without(token, credential.headers)
+    return credential._replace(token=token, source=SourceKind.MESSAGE, headers=headers)
+
+
+def _without(token: str, headers: _Headers) -> _Headers:
+    return tuple([pair for pair in headers if token not in pair[1]])
 
 
 def why_missing(handshake: Handshake, sources: Sequence[Source]) -> str:

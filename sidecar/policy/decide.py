@@ -9,14 +9,21 @@ from sidecar.errors import TemplateError
 from sidecar.model import Denial, Handshake, Identity, Peer, Permit, Reason
 from sidecar.policy.claims import Scope
 from sidecar.policy.compiled import Policy
-from sidecar.policy.credentials import Credential, SourceKind, extract, why_missing
+from sidecar.policy.credentials import (
+    Credential,
+    MessageSource,
+    SourceKind,
+    extract,
+    from_message,
+    why_missing,
+)
 from sidecar.policy.headers import build_head, fold_name
 from sidecar.policy.identity import carrying, claim_headers, signed_header
 from sidecar.policy.keys import SigningKey
 from sidecar.policy.origins import Origin, OriginRule
 from sidecar.policy.routes import Route, check_path, find_route
 
-__all__ = ["Preflight", "Refusal", "authorize", "preflight"]
+__all__ = ["Preflight", "Refusal", "authorize", "preflight", "with_token"]
 
 
 _PCHAR: Final = "!$&'()*+,=:@"
@@ -29,13 +36,18 @@ _HIDDEN: Final = frozenset({"cookie", "authorization", "proxy-authorization"})
 
 
 class Preflight(NamedTuple):
-    """A handshake that may go on to have its token verified."""
+    """A handshake that may go on to have its token verified.
+
+    Where it `awaits_message`, it brought no token: its socket is accepted, nothing is dialled, and
+    `with_token` goes on with what the first message brings.
+    """
 
     handshake: Handshake
     peer: Peer
     route: Route
     captures: Mapping[str, str]
     credential: Credential
+    awaits_message: MessageSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,8 @@ def preflight(policy: Policy, handshake: Handshake, peer: Peer) -> Preflight | R
     In this order: the path's form (bad_handshake), the route (no_route), TLS (tls_required), the
     Origin (origin_denied; origin_missing), the credential (bad_handshake, token_conflict), a token
     from a cookie without an Origin (origin_missing), no token (token_missing, unless the route lets
-    anonymous clients in), a token over max_token_size (token_invalid).
+    anonymous clients in or takes a token from the first message), a token over max_token_size
+    (token_invalid).
     """
     if wrong := check_path(handshake.path):
         return Refusal(Denial(Reason.BAD_HANDSHAKE, wrong), None)
@@ -69,7 +82,14 @@ def preflight(policy: Policy, handshake: Handshake, peer: Peer) -> Preflight | R
         return Refusal(credential, route)
     if denial := _check_credential(policy, route, handshake, credential):
         return Refusal(denial, route)
-    return Preflight(handshake, peer, route, match.captures, credential)
+    awaited = route.authenticate.message if credential.token is None else None
+    return Preflight(handshake, peer, route, match.captures, credential, awaited)
+
+
+def with_token(admitted: Preflight, token: str) -> Preflight:
+    """The same handshake with the token that its first message brought."""
+    credential = from_message(admitted.credential, token)
+    return admitted._replace(credential=credential, awaits_message=None)
 
 
 def _check_origin(route: Route, handshake: Handshake, *, secure: bool) -> Denial | None:
@@ -100,7 +120,7 @@ def _check_credential(
     if credential.source is SourceKind.COOKIE and handshake.origin is None:
         return Denial(Reason.ORIGIN_MISSING, "a token from a cookie, and no Origin field")
     if credential.token is None:
-        if route.authenticate.anonymous:
+        if route.authenticate.anonymous or route.authenticate.message is not None:
             return None
         return Denial(Reason.TOKEN_MISSING, why_missing(handshake, route.authenticate.sources))
     if len(credential.token) > policy.tokens.max_token_size:
@@ -117,14 +137,16 @@ def authorize(
     now: float,
     signing_key: Callable[[str], SigningKey],
 ) -> Permit | Refusal:
-    """Everything that can be decided with the identity: the rules, then the identity headers, then
-    the upstream's path and head.
+    """Everything that can be decided with the identity: that there is one where the route needs one
+    (token_missing), the rules, then the identity headers, then the upstream's path and head.
 
     A claim that cannot be a header value is claims_denied, a path or field that cannot be sent
     bad_handshake. `signing_key` gives a provider's key for `identity.sign`; what it raises passes
     through.
     """
     route = admitted.route
+    if identity is None and not route.authenticate.anonymous:
+        return Refusal(Denial(Reason.TOKEN_MISSING, "nobody was verified"), route)
     shadowed = _check_rules(route, _scope(admitted, identity)) if route.authorize else ()
     if isinstance(shadowed, Denial):
         return Refusal(shadowed, route)

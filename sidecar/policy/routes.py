@@ -16,6 +16,7 @@ from sidecar.policy.headers import IdentityRules
 from sidecar.policy.limits import Limits
 from sidecar.policy.origins import DEFAULT_PORTS, OriginRule, is_address, parse_authority
 from sidecar.policy.refuse import Refuse
+from sidecar.policy.session import DEFAULT_SESSION, Session
 from sidecar.policy.templates import Template
 
 __all__ = ["HostPattern", "Match", "PathPattern", "Route", "check_path", "find_route", "split_path"]
@@ -159,6 +160,7 @@ class Route:
     forward_headers: frozenset[str]
     limits: Limits
     refuse: Refuse
+    session: Session = DEFAULT_SESSION
 
 
 class Match(NamedTuple):

@@ -14,8 +14,8 @@ from joserfc.jwk import OctKey
 from sidecar.model import Denial, Handshake, Identity, Peer, Permit, Reason
 from sidecar.policy.claims import CelRule, ClaimRule
 from sidecar.policy.compiled import Address, Logging, Policy, Server, TokenRules, Upstream
-from sidecar.policy.credentials import Authenticate, Source, SourceKind
-from sidecar.policy.decide import Preflight, Refusal, authorize, preflight
+from sidecar.policy.credentials import Authenticate, MessageSource, Source, SourceKind
+from sidecar.policy.decide import Preflight, Refusal, authorize, preflight, with_token
 from sidecar.policy.headers import (
     Encoding,
     ForwardToken,
@@ -25,6 +25,7 @@ from sidecar.policy.headers import (
 )
 from sidecar.policy.keys import SigningKey
 from sidecar.policy.limits import Limits
+from sidecar.policy.matching import MessagePattern
 from sidecar.policy.origins import OriginPattern, OriginRule
 from sidecar.policy.pointers import ClaimPath
 from sidecar.policy.refuse import Refuse
@@ -283,6 +284,52 @@ def test_a_giant_token_is_refused_undecoded(route: Route) -> None:
     outcome = refused(preflight(policy(route), giant, PEER))
     assert outcome.denial.reason is Reason.TOKEN_INVALID
     assert "xxx" not in outcome.denial.detail
+
+
+# A token in the first message
+
+FIRST = MessageSource(MessagePattern((), ClaimPath.parse("/token"), 64))
+ASKING = replace(ROUTE, authenticate=replace(ROUTE.authenticate, message=FIRST))
+
+
+def test_without_a_token_the_first_message_is_awaited() -> None:
+    outcome = admitted(handshake(headers=()), ASKING)
+    assert outcome.awaits_message is FIRST
+    assert outcome.credential.token is None
+
+
+def test_a_token_in_the_handshake_is_not_awaited() -> None:
+    assert admitted(handshake(), ASKING).awaits_message is None
+    assert admitted(handshake(headers=()), OPEN).awaits_message is None
+    giant = handshake(headers=[("Authorization", "Bearer " + "x" * 65)])
+    outcome = refused(preflight(policy(ASKING), giant, PEER))
+    assert outcome.denial.reason is Reason.TOKEN_INVALID
+
+
+@pytest.mark.parametrize("origin", [None, "https://evil.example", "null"])
+def test_whose_origin_is_denied_is_not_asked_for_a_token(origin: str | None) -> None:
+    outcome = refused(preflight(policy(ASKING), handshake(headers=(), origin=origin), PEER))
+    assert outcome.denial.reason in {Reason.ORIGIN_DENIED, Reason.ORIGIN_MISSING}
+
+
+def test_who_has_brought_no_token_yet_gets_no_permit() -> None:
+    outcome = refused(decide(handshake(headers=()), ASKING, None))
+    assert outcome == Refusal(Denial(Reason.TOKEN_MISSING, "nobody was verified"), ASKING)
+
+
+def test_the_first_message_takes_the_handshake_further() -> None:
+    rules = replace(ROUTE.identity, forward_token=ForwardToken("X-Token"))
+    route = replace(ASKING, identity=rules, forward_headers=frozenset({"referer", "user-agent"}))
+    client = [("Referer", "https://app.example.com/?t=t.o.k"), ("User-Agent", "UA")]
+    waiting = admitted(handshake(headers=client), route)
+    ready = with_token(waiting, "t.o.k")
+    assert ready.awaits_message is None
+    assert (ready.credential.token, ready.credential.source) == ("t.o.k", SourceKind.MESSAGE)
+    permit = authorize(policy(route), ready, ANA, request_id="r1", now=NOW, signing_key=signing_key)
+    assert isinstance(permit, Permit)
+    head = Head(permit.head)
+    assert (head["X-Token"], head["X-User-Id"]) == (["t.o.k"], ["ana"])
+    assert (head["Referer"], head["User-Agent"]) == ([], ["UA"])
 
 
 # Rules
