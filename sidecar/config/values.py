@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from sidecar.policy.compiled import Address
 from sidecar.policy.peers import Network
+from sidecar.policy.pointers import ClaimPath
 
 __all__ = [
     "MAX_WORKERS",
@@ -28,6 +29,7 @@ __all__ = [
     "identifier",
     "network",
     "own_reason",
+    "pointer",
     "positive",
     "show",
     "size",
@@ -255,6 +257,20 @@ def own_reason(value: object) -> str:
         "is not a usable reason",
         "use at most 64 lower-case letters, digits and _: not_a_member",
     )
+
+
+def pointer(value: object) -> ClaimPath:
+    """A place in a message: an RFC 6901 JSON pointer."""
+    source = text(value)
+    if not source.startswith("/"):
+        raise BadValueError(
+            f"{show(source)} is not a pointer", "begin it with a slash, such as /data/token"
+        )
+    try:
+        return ClaimPath.parse(source)
+    except ValueError as error:
+        wrong, _, remedy = str(error).partition("; ")
+        raise BadValueError(wrong, remedy) from None
 
 
 def close_code(value: object) -> int:

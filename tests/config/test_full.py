@@ -26,9 +26,10 @@ from sidecar.policy.compiled import (
     Upstream,
     UpstreamTls,
 )
-from sidecar.policy.credentials import Authenticate, Source, SourceKind
+from sidecar.policy.credentials import Authenticate, MessageSource, Source, SourceKind
 from sidecar.policy.headers import Encoding, ForwardToken, IdentityHeader, IdentityRules, Sign
 from sidecar.policy.limits import Exceed, Limits, Rate
+from sidecar.policy.matching import MessagePattern
 from sidecar.policy.pointers import ClaimPath
 from sidecar.policy.providers import (
     Discovery,
@@ -40,7 +41,11 @@ from sidecar.policy.providers import (
     Secrets,
 )
 from sidecar.policy.refuse import Refuse, RefuseWith
+from sidecar.policy.replies import Reply
 from sidecar.policy.routes import HostPattern, PathPattern, Route
+from sidecar.policy.session import Expiry, Heartbeat, Refresh, Session, Warn
+
+pytestmark = pytest.mark.usefixtures("wired")
 
 FULL = Path(__file__).parent / "golden" / "full.yaml"
 
@@ -106,7 +111,7 @@ def test_the_server(policy: Policy) -> None:
         require_tls=True,
         handshake_timeout=5.0,
         max_connections=500,
-        drain=Drain(90.0, 1001),
+        drain=Drain(90.0, 1001, 45.0),
     )
 
 
@@ -239,6 +244,35 @@ def test_limits_and_refusals(chat: Route) -> None:
     )
     codes = {"token_missing": 4001, "not_a_member": 4002}
     assert chat.refuse == Refuse(RefuseWith.CLOSE, 2.0, codes)
+
+
+def test_what_holds_while_the_connection_lives(policy: Policy, chat: Route) -> None:
+    when = ((ClaimPath("/type", ("type",)), "refresh"), (ClaimPath("/v", ("v",)), 2))
+    assert chat.session == Session(
+        expiry=Expiry.CLOSE,
+        warn=Warn(120.0, Reply({"type": "expiring", "in": "{expires_in}"})),
+        refresh=Refresh(
+            MessagePattern(when, ClaimPath("/data/token", ("data", "token")), 16384),
+            Reply({"type": "refreshed", "exp": "{claims.exp}"}),
+        ),
+        idle_timeout=90.0,
+        heartbeat=Heartbeat(20.0, 5.0),
+        max_lifetime=43200.0,
+        revocable=False,
+    )
+    assert policy.routes[1].session == Session(Expiry.IGNORE, heartbeat=Heartbeat(4.0, 4.0))
+
+
+def test_the_first_message_is_the_last_source(policy: Policy) -> None:
+    pattern = MessagePattern(
+        ((ClaimPath("/type", ("type",)), "auth"),), ClaimPath("/token", ("token",)), 16384
+    )
+    reply, failure = {"type": "welcome", "user": "{user}"}, {"type": "error", "reason": "{reason}"}
+    assert policy.routes[1].authenticate == Authenticate(
+        providers=None,
+        sources=(Source(SourceKind.HEADER, "Authorization"),),
+        message=MessageSource(pattern, 5.0, Reply(reply), Reply(failure)),
+    )
 
 
 def test_a_route_without_a_name_gets_a_number_and_the_defaults(policy: Policy) -> None:

@@ -22,6 +22,7 @@ PARSERS: list[Callable[[object], object]] = [
     values.identifier,
     values.network,
     values.own_reason,
+    values.pointer,
     values.positive(values.duration),
     values.size,
     values.text,
@@ -252,6 +253,17 @@ def test_what_is_no_identifier(name: str) -> None:
 def test_what_is_no_reason(name: str) -> None:
     with pytest.raises(BadValueError, match=r"is not a usable reason"):
         values.own_reason(name)
+
+
+@pytest.mark.parametrize("source", ["/type", "/data/token", "/a~1b/0", "/"])
+def test_pointers(source: str) -> None:
+    assert values.pointer(source).source == source
+
+
+@pytest.mark.parametrize("value", ["type", "data.token", "", "/~", "/a~2", None, 1, ["/a"], {}])
+def test_what_is_no_pointer(value: object) -> None:
+    with pytest.raises(BadValueError):
+        values.pointer(value)
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1008, 1011, 1012, 1013, 1014, 3000, 4000, 4999])

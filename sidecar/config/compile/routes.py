@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from sidecar.config.compile.identity import compile_forward_headers, compile_identity
 from sidecar.config.compile.report import Report
 from sidecar.config.compile.rules import compile_rule
+from sidecar.config.compile.session import compile_message_source, compile_session
 from sidecar.config.nodes import Loc
 from sidecar.config.schema import PolicyFile
 from sidecar.config.schema import routes as schema
@@ -13,7 +14,7 @@ from sidecar.config.schema.limits import Limits as LimitsModel
 from sidecar.config.values import did_you_mean
 from sidecar.model import Reason
 from sidecar.policy.claims import Rule
-from sidecar.policy.credentials import Authenticate, Source, SourceKind
+from sidecar.policy.credentials import Authenticate, MessageSource, Source, SourceKind
 from sidecar.policy.limits import Exceed, Limits, Rate
 from sidecar.policy.origins import OriginPattern, OriginRule
 from sidecar.policy.refuse import Refuse, RefuseWith
@@ -122,6 +123,12 @@ class _Compiler:
         upstream_path = self._upstream_path(captures)
         origins, authenticate = self._origins(), self._authenticate()
         limits, refuse = _limits(self._model.limits), self._refuse()
+        session = compile_session(
+            self._at("session"),
+            self._model.session,
+            self._policy.jwt.max_token_size,
+            self._report,
+        )
         if path is None or (host is None and match.host is not None):
             return None
         return Route(
@@ -137,6 +144,7 @@ class _Compiler:
             forward_headers=forwarded,
             limits=limits,
             refuse=refuse,
+            session=session,
         )
 
     def _at(self, *steps: str | int) -> Loc:
@@ -246,9 +254,35 @@ class _Compiler:
             )
         return Authenticate(
             tuple(model.providers) if model.providers is not None else None,
-            tuple(map(_source, model.sources)),
+            tuple(_source(one) for one in model.sources if one.message is None),
             model.anonymous,
+            self._message_source(),
         )
+
+    def _message_source(self) -> MessageSource | None:
+        sources, compiled = self._model.authenticate.sources, None
+        for index, source in enumerate(sources):
+            if source.message is None:
+                continue
+            loc = self._at("authenticate", "sources", index)
+            if index < len(sources) - 1:
+                self._report.error(
+                    loc,
+                    "is not the last source",
+                    "put it last, once: the handshake is looked at first",
+                )
+            if self._model.authenticate.anonymous:
+                self._report.error(
+                    self._at("authenticate", "anonymous"),
+                    "lets in without a token, so that no first message is waited for",
+                    "remove it, or the source `message`",
+                    given=[loc],
+                )
+            limit = self._policy.jwt.max_token_size
+            compiled = compile_message_source(
+                (*loc, "message"), source.message, limit, self._report
+            )
+        return compiled
 
     def _rules(self, captures: Sequence[str] | None) -> tuple[Rule, ...]:
         rules = [
@@ -276,7 +310,8 @@ class _Compiler:
                     key=True,
                     given=[self._at("authorize")],
                 )
-        if model.with_ == "http" and not _LIVE.issuperset(model.codes):
+        told = any(one.message for one in self._model.authenticate.sources)
+        if model.with_ == "http" and not told and not _LIVE.issuperset(model.codes):
             self._report.warn(
                 (*loc, "codes"),
                 "has no effect on handshakes with `with: http`",

@@ -13,6 +13,9 @@ _MIN_TOKEN: Final = 16
 """Bytes of the admin token: what nobody guesses, even where nothing slows the guesses down."""
 
 
+_SPREAD: Final = 10.0
+
+
 def is_loopback(address: Address) -> bool:
     """Whether only this host's programs reach the address: loopback or a Unix socket."""
     if address.unix is not None or address.host == "localhost":
@@ -58,8 +61,20 @@ def compile_server(model: schema.Server, report: Report) -> Server:
         require_tls=model.require_tls,
         handshake_timeout=model.handshake_timeout,
         max_connections=model.max_connections,
-        drain=Drain(model.drain.grace, model.drain.close_code),
+        drain=_drain(model.drain, report),
     )
+
+
+def _drain(model: schema.Drain, report: Report) -> Drain:
+    spread = min(_SPREAD, model.grace) if model.spread is None else model.spread
+    if spread > model.grace:
+        report.error(
+            ("server", "drain", "spread"),
+            "is longer than grace, at whose end every connection is cut",
+            "give at most the grace",
+            given=[("server", "drain", "grace")],
+        )
+    return Drain(model.grace, model.close_code, spread)
 
 
 def _tls(model: schema.ServerTls | None, report: Report) -> ServerTls | None:

@@ -1,7 +1,7 @@
 """What the sections of the schema have in common: the strict base and the types of values."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import (
     BaseModel,
@@ -9,16 +9,18 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     PlainValidator,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, InitErrorDetails
 
 from sidecar.config import values
 from sidecar.config.values import BadValueError, RateValue
 from sidecar.policy.compiled import Address
 from sidecar.policy.peers import Network
+from sidecar.policy.pointers import ClaimPath
 from sidecar.policy.providers import SecretRef
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Name",
     "NetworkText",
     "OwnReason",
+    "Pointer",
     "PositiveDuration",
     "Secret",
     "Size",
@@ -43,11 +46,21 @@ __all__ = [
 ]
 
 
+UNWIRED: Final[Mapping[str, frozenset[str]]] = {
+    "Drain": frozenset({"spread"}),
+    "Route": frozenset({"session"}),
+    "Source": frozenset({"message"}),
+}
+"""Keys, by model, that are checked and compiled while nothing acts on them yet: refused like those
+of `later`.
+"""
+
+
 class Model(BaseModel):
     """A mapping of the policy: exact types, no unknown keys.
 
-    `later` names keys of the reference that this version does not support yet. `short_form` is
-    the JSON Schema of what may stand instead of the mapping.
+    `later` names keys of the reference that this version does not know yet. `short_form` is the
+    JSON Schema of what may stand instead of the mapping.
     """
 
     model_config = ConfigDict(
@@ -57,14 +70,36 @@ class Model(BaseModel):
     short_form: ClassVar[Mapping[str, Any] | None] = None
 
     @classmethod
+    def not_yet(cls) -> frozenset[str]:
+        """The names of keys that are refused as not supported yet."""
+        return cls.later | UNWIRED.get(cls.__name__, frozenset())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_unwired(cls, data: Any) -> Any:
+        """Refuse the keys that only this version's schema knows, as those that it does not know."""
+        unwired = UNWIRED.get(cls.__name__, frozenset())
+        given = [name for name in data if name in unwired] if isinstance(data, dict) else []
+        if given:
+            raise ValidationError.from_exception_data(
+                cls.__name__,
+                [InitErrorDetails(type="extra_forbidden", loc=(name,), input={}) for name in given],
+            )
+        return data
+
+    @classmethod
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """The schema with the short form, and with the names that are not supported yet."""
         reference = handler(core_schema)
         schema = handler.resolve_ref_schema(reference)
-        if cls.later:
-            schema["x-not-supported-yet"] = sorted(cls.later)
+        if cls.not_yet():
+            schema["x-not-supported-yet"] = sorted(cls.not_yet())
+            known = {
+                name: one for name, one in schema["properties"].items() if name not in cls.not_yet()
+            }
+            schema["properties"] = known
         if cls.short_form is not None:
             mapping = dict(schema)
             schema.clear()
@@ -100,6 +135,7 @@ Size = Annotated[int, *_parsed(values.size, "size", type="string")]
 CountRate = Annotated[RateValue, *_parsed(values.count_rate, "rate", type="string")]
 ByteRate = Annotated[RateValue, *_parsed(values.byte_rate, "rate of bytes", type="string")]
 AddressText = Annotated[Address, *_parsed(values.address, "address", type="string")]
+Pointer = Annotated[ClaimPath, *_parsed(values.pointer, "pointer", type="string")]
 NetworkText = Annotated[Network, *_parsed(values.network, "CIDR", type="string")]
 WorkerCount = Annotated[
     int | None,

@@ -19,6 +19,7 @@ from sidecar.config.schema.base import (
 )
 from sidecar.config.schema.limits import Limits
 from sidecar.config.schema.rules import Rule
+from sidecar.config.schema.session import MessageSource, Session
 from sidecar.config.values import BadValueError, show
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
     "Source",
 ]
 
-SOURCES = ("header", "cookie", "query", "subprotocol")
+SOURCES = ("header", "cookie", "query", "subprotocol", "message")
 
 
 class Match(Model):
@@ -67,7 +68,7 @@ class Origins(Model):
 class Source(Model):
     """A place that a token can come in: exactly one key."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"ticket", "message"})
+    later: ClassVar[frozenset[str]] = frozenset({"ticket"})
     short_form: ClassVar[Mapping[str, Any] | None] = {"const": "header"}
 
     header: HeaderName | None = setting(
@@ -82,6 +83,9 @@ class Source(Model):
         description="The marker in Sec-WebSocket-Protocol: `bearer, <token>` or `bearer.<token>`, "
         "and base64url.bearer.authorization.k8s.io.<token>; stripped.",
     )
+    message: MessageSource | None = setting(
+        None, description="The first message, where the handshake had no token. The last source."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -89,7 +93,7 @@ class Source(Model):
         if data == "header":
             return {"header": "Authorization"}
         if isinstance(data, str):
-            if data in cls.later:
+            if data in cls.not_yet():
                 raise BadValueError(f"{show(data)} is not supported yet", "remove it")
             remedy = "write header, {cookie: NAME}, {query: NAME} or {subprotocol: bearer}"
             if data in SOURCES:
@@ -99,7 +103,7 @@ class Source(Model):
 
     @model_validator(mode="after")
     def _one_place(self) -> "Source":
-        exactly_one(self, SOURCES)
+        exactly_one(self, tuple(name for name in SOURCES if name not in self.not_yet()))
         return self
 
 
@@ -219,7 +223,7 @@ class Refuse(Model):
 class Route(Model):
     """One rule set. The first route that matches counts; no match is 404."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"session", "messages", "shadow"})
+    later: ClassVar[frozenset[str]] = frozenset({"messages", "shadow"})
 
     name: Name | None = setting(
         None, description="Names it in logs and metrics. Default: route-1, route-2, …"
@@ -245,6 +249,7 @@ class Route(Model):
         description="Client headers to pass on beyond the handshake's own; Cookie only if named.",
     )
     limits: Limits = setting({}, description="What one connection may send.")
+    session: Session = setting({}, description="What holds while the connection lives.")
     refuse: Refuse = setting({}, description="How a refused handshake looks.")
     compression: Annotated[str, *word("off", later=("passthrough",))] = setting(
         "off", description="permessage-deflate."

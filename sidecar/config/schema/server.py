@@ -1,6 +1,6 @@
 """The sections of the program itself: `server`, `admin`, `logging`."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from sidecar.config.schema.base import (
     AddressText,
@@ -32,10 +32,13 @@ class ServerTls(Model):
 class Drain(Model):
     """What happens to open connections on SIGTERM, SIGINT or POST /drain on the admin port."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"spread"})
-
     grace: Duration = setting(
         "30s", description="Connections that are still open at its end are cut."
+    )
+    spread: Duration | None = setting(
+        None,
+        description="The close frames are spread over it, so that clients do not come back all at "
+        "once. Default: 10s, or `grace` where that is shorter.",
     )
     close_code: CloseCodeNumber = setting(
         1012, description="The close code that clients get (1012: service restart)."
