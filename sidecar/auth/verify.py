@@ -16,7 +16,7 @@ that no provider takes.
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +27,15 @@ from sidecar.policy.keys import ASYMMETRIC, SYMMETRIC, VerificationKey
 from sidecar.policy.providers import Provider
 from sidecar.policy.strict_json import json_object
 
-__all__ = ["Unverified", "choose_providers", "parse", "still_valid", "unclaimed", "verify"]
+__all__ = [
+    "Unverified",
+    "choose_providers",
+    "parse",
+    "recheck",
+    "still_valid",
+    "unclaimed",
+    "verify",
+]
 
 LATEST: Final = 253402300799
 """The last second of the year 9999: a later time is a mistake or an attack."""
@@ -220,6 +228,22 @@ def still_valid(identity: Identity, provider: Provider, leeway: float, now: floa
     return True
 
 
+def recheck(identity: Identity, provider: Provider, *, leeway: float, now: float) -> Denial | None:
+    """Whether a token that was verified once is still good by what the provider says now: issuer,
+    audience, required claims and the user's claim, then its end and its age.
+
+    Its form, algorithm and signature, nbf and a future iat are not judged again.
+    """
+    try:
+        _check_claims(identity.claims, provider)
+        if _user(provider.user.find(identity.claims)) != identity.user:
+            raise _Refused("the user claim is another one")
+        _check_age(identity.claims, provider.max_age, leeway, now)
+    except _Refused as refused:
+        return replace(refused.denial, detail=f"{provider.name}: {refused.denial.detail}")
+    return None
+
+
 def _check_header(unverified: Unverified, provider: Provider) -> None:
     """`typ` is compared as a media type whose "application/" may be left out (RFC 7515 4.1.9)."""
     if unverified.alg not in provider.algorithms:
@@ -249,13 +273,22 @@ def _check_times(
     claims: Mapping[str, Any], max_age: float | None, leeway: float, now: float
 ) -> float | None:
     """Check exp, nbf, iat and the age; give exp."""
-    exp, nbf, iat = (_time(claims, name) for name in ("exp", "nbf", "iat"))
-    if exp is not None and exp <= now - leeway:
-        raise _Refused("exp is over", Reason.TOKEN_EXPIRED)
+    exp = _check_age(claims, max_age, leeway, now)
+    nbf, iat = _time(claims, "nbf"), _time(claims, "iat")
     if nbf is not None and nbf > now + leeway:
         raise _Refused("nbf is in the future")
     if iat is not None and iat > now + FUTURE_IAT:
         raise _Refused("iat is in the future")
+    return exp
+
+
+def _check_age(
+    claims: Mapping[str, Any], max_age: float | None, leeway: float, now: float
+) -> float | None:
+    """Check exp and the age; give exp."""
+    exp, iat = _time(claims, "exp"), _time(claims, "iat")
+    if exp is not None and exp <= now - leeway:
+        raise _Refused("exp is over", Reason.TOKEN_EXPIRED)
     if max_age is not None:
         if iat is None:
             raise _Refused("iat is missing, and max_age needs it")

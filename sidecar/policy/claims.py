@@ -54,6 +54,10 @@ class Rule(Protocol):
     def label(self) -> str:
         """The rule's name in logs."""
 
+    @property
+    def references(self) -> tuple[tuple[str, ...], ...]:
+        """What the rule reads beside the claim, each as a name of the scope and what follows."""
+
     def holds(self, scope: Scope) -> bool:
         """Whether the rule is met. Whatever cannot be evaluated does not hold; never raises."""
 
@@ -91,6 +95,13 @@ class ClaimRule:
             raise ValueError("no condition; give one of equals, in, contains, matches, exists")
         if self.matches is not None:
             object.__setattr__(self, "_pattern", _compile(self.matches))
+
+    @property
+    def references(self) -> tuple[tuple[str, ...], ...]:
+        """What the templates in its conditions read."""
+        operands = (*(self.equals or ()), *(self.in_ or ()), *(self.contains or ()))
+        templates = (one for one in operands if isinstance(one, Template))
+        return tuple(reference for one in templates for reference in one.references)
 
     def holds(self, scope: Scope) -> bool:
         """Whether every condition holds for the claim in this scope."""

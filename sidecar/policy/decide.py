@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 from sidecar.errors import TemplateError
 from sidecar.model import Denial, Handshake, Identity, Peer, Permit, Reason
 from sidecar.policy.claims import Scope
-from sidecar.policy.compiled import Policy
+from sidecar.policy.compiled import Policy, Upstream
 from sidecar.policy.credentials import (
     Credential,
     MessageSource,
@@ -17,22 +16,28 @@ from sidecar.policy.credentials import (
     from_message,
     why_missing,
 )
-from sidecar.policy.headers import build_head, fold_name
+from sidecar.policy.headers import build_head
 from sidecar.policy.identity import carrying, claim_headers, signed_header
 from sidecar.policy.keys import SigningKey
 from sidecar.policy.origins import Origin, OriginRule
-from sidecar.policy.routes import Route, check_path, find_route
+from sidecar.policy.providers import Provider
+from sidecar.policy.routes import Route, check_path, find_route, upstream_path
+from sidecar.policy.scope import headers_that_rules_read, readable_headers, scope_of
+from sidecar.policy.session import Expiry
 
-__all__ = ["Preflight", "Refusal", "authorize", "preflight", "with_token"]
+__all__ = [
+    "Preflight",
+    "Refusal",
+    "Standing",
+    "authorize",
+    "preflight",
+    "rejudge",
+    "standing",
+    "with_token",
+]
 
 
-_PCHAR: Final = "!$&'()*+,=:@"
-"""What a path segment holds unencoded besides unreserved characters (RFC 3986 section 3.3), without
-";", which `check_path` refuses because some servers cut the path there.
-"""
-
-_HIDDEN: Final = frozenset({"cookie", "authorization", "proxy-authorization"})
-"""Folded names of the headers that rules cannot read, because they carry credentials."""
+_NOBODY: Final = Denial(Reason.TOKEN_MISSING, "nobody was verified")
 
 
 class Preflight(NamedTuple):
@@ -58,6 +63,20 @@ class Refusal:
     route: Route | None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is kept of an admitted handshake so that its connection can be judged again.
+
+    `handshake` is without key and query, with the headers alone that the route's rules read, and
+    with the subprotocols that the upstream was offered. `target` is the upstream's path.
+    """
+
+    handshake: Handshake
+    peer: Peer
+    upstream: Upstream
+    target: str
+
+
 def preflight(policy: Policy, handshake: Handshake, peer: Peer) -> Preflight | Refusal:
     """Everything that can be decided without a key.
 
@@ -73,9 +92,7 @@ def preflight(policy: Policy, handshake: Handshake, peer: Peer) -> Preflight | R
     if match is None:
         return Refusal(Denial(Reason.NO_ROUTE), None)
     route = match.route
-    if policy.server.require_tls and not peer.secure:
-        return Refusal(Denial(Reason.TLS_REQUIRED), route)
-    if denial := _check_origin(route, handshake, secure=peer.secure):
+    if denial := _check_transport(policy, route, handshake, peer):
         return Refusal(denial, route)
     credential = extract(handshake, route.authenticate.sources)
     if isinstance(credential, Denial):
@@ -90,6 +107,14 @@ def with_token(admitted: Preflight, token: str) -> Preflight:
     """The same handshake with the token that its first message brought."""
     credential = from_message(admitted.credential, token)
     return admitted._replace(credential=credential, awaits_message=None)
+
+
+def _check_transport(
+    policy: Policy, route: Route, handshake: Handshake, peer: Peer
+) -> Denial | None:
+    if policy.server.require_tls and not peer.secure:
+        return Denial(Reason.TLS_REQUIRED)
+    return _check_origin(route, handshake, secure=peer.secure)
 
 
 def _check_origin(route: Route, handshake: Handshake, *, secure: bool) -> Denial | None:
@@ -146,7 +171,7 @@ def authorize(
     """
     route = admitted.route
     if identity is None and not route.authenticate.anonymous:
-        return Refusal(Denial(Reason.TOKEN_MISSING, "nobody was verified"), route)
+        return Refusal(_NOBODY, route)
     shadowed = _check_rules(route, _scope(admitted, identity)) if route.authorize else ()
     if isinstance(shadowed, Denial):
         return Refusal(shadowed, route)
@@ -170,6 +195,96 @@ def authorize(
     )
 
 
+def standing(policy: Policy, admitted: Preflight) -> Standing:
+    """What to keep of a handshake that was authorised under this policy."""
+    route, credential = admitted.route, admitted.credential
+    readable = readable_headers(credential.headers, route.authenticate.sources)
+    handshake = replace(
+        admitted.handshake,
+        query="",
+        headers=headers_that_rules_read(route.authorize, readable),
+        key="",
+        subprotocols=credential.subprotocols,
+    )
+    upstream = policy.upstreams[route.upstream]
+    return Standing(handshake, admitted.peer, upstream, _upstream_path(policy, admitted))
+
+
+def rejudge(
+    policy: Policy,
+    kept: Standing,
+    identity: Identity | None,
+    *,
+    recheck: Callable[[Identity, Provider], Denial | None],
+) -> Route | Refusal:
+    """Judge a live connection under a policy that it was not admitted by: the route whose rules
+    hold for it from now on, or why it must end.
+
+    In this order: the route, which must lead to the same path at the same upstream with the same
+    subprotocols (no_route), TLS (tls_required), the Origin (origin_denied; origin_missing), that
+    there is an identity where the route needs one (token_missing), its provider (token_invalid),
+    what `recheck` says of its claims under this provider, the rules (claims_denied).
+
+    An identity that is over is not judged where the route's `session.expiry` is ignore. Keys and
+    algorithms are not judged again, nor is what the upstream was told. A header that no rule read
+    when the client came is not there for a rule that reads it now.
+    """
+    again = _follow(policy, kept)
+    if isinstance(again, Denial):
+        return Refusal(again, None)
+    route = again.route
+    denial = (
+        _check_transport(policy, route, kept.handshake, kept.peer)
+        or _check_identity(policy, route, identity, recheck)
+        or _first_failure(_check_rules(route, _scope(again, identity)))
+    )
+    return Refusal(denial, route) if denial else route
+
+
+def _follow(policy: Policy, kept: Standing) -> Preflight | Denial:
+    """The way that the handshake would go now, if it is the one that it went."""
+    handshake = kept.handshake
+    match = find_route(policy.routes, handshake.host, handshake.path)
+    if match is None:
+        return Denial(Reason.NO_ROUTE, "no route is left for it")
+    sources = match.route.authenticate.sources
+    marked = [one for one in sources if one.kind is SourceKind.SUBPROTOCOL]
+    credential = extract(handshake, marked)
+    if isinstance(credential, Denial) or credential.subprotocols != handshake.subprotocols:
+        return Denial(Reason.NO_ROUTE, "a subprotocol of it is a token now")
+    again = Preflight(handshake, kept.peer, match.route, match.captures, credential)
+    upstream = policy.upstreams[match.route.upstream]
+    try:
+        target = _upstream_path(policy, again)
+    except (TemplateError, ValueError) as error:
+        return Denial(Reason.NO_ROUTE, str(error))
+    before = (kept.upstream.address, kept.upstream.secure, kept.target)
+    if before != (upstream.address, upstream.secure, target):
+        return Denial(Reason.NO_ROUTE, "its route leads elsewhere now")
+    return again
+
+
+def _check_identity(
+    policy: Policy,
+    route: Route,
+    identity: Identity | None,
+    recheck: Callable[[Identity, Provider], Denial | None],
+) -> Denial | None:
+    if identity is None:
+        return None if route.authenticate.anonymous else _NOBODY
+    allowed = route.authenticate.providers
+    provider = next((one for one in policy.tokens.providers if one.name == identity.provider), None)
+    if provider is None or (allowed is not None and provider.name not in allowed):
+        return Denial(Reason.TOKEN_INVALID, f"the route does not take {identity.provider}'s tokens")
+    denial = recheck(identity, provider)
+    over = denial is not None and denial.reason is Reason.TOKEN_EXPIRED
+    return None if over and route.session.expiry is Expiry.IGNORE else denial
+
+
+def _first_failure(outcome: Denial | tuple[str, ...]) -> Denial | None:
+    return outcome if isinstance(outcome, Denial) else None
+
+
 def _check_rules(route: Route, scope: Scope) -> Denial | tuple[str, ...]:
     """The first enforced rule that fails as a denial, else the labels of shadow rules that fail."""
     shadowed: list[str] = []
@@ -184,38 +299,8 @@ def _check_rules(route: Route, scope: Scope) -> Denial | tuple[str, ...]:
 
 
 def _scope(admitted: Preflight, identity: Identity | None) -> Scope:
-    handshake, peer = admitted.handshake, admitted.peer
-    return Scope(
-        user=identity.user if identity else "",
-        claims=identity.claims if identity else {},
-        path=admitted.captures,
-        request={
-            "path": handshake.path,
-            "host": handshake.host,
-            "origin": handshake.origin or "",
-            "address": peer.address,
-            "secure": peer.secure,
-            "headers": _readable_headers(admitted),
-        },
-        session={
-            "provider": identity.provider if identity else None,
-            "token_id": identity.token_id if identity else None,
-            "anonymous": identity is None,
-            "expires_at": identity.expires_at if identity else None,
-        },
-    )
-
-
-def _readable_headers(admitted: Preflight) -> Mapping[str, str]:
-    """The client's headers by lower-case name, repeated ones joined (RFC 9110 section 5.3)."""
-    sources = admitted.route.authenticate.sources
-    hidden = _HIDDEN | {fold_name(one.name) for one in sources if one.kind is SourceKind.HEADER}
-    joined: dict[str, str] = {}
-    for name, value in admitted.credential.headers:
-        lower, folded = name.lower(), fold_name(name)
-        if folded not in hidden and not folded.startswith("sec-websocket-"):
-            joined[lower] = f"{joined[lower]}, {value}" if lower in joined else value
-    return joined
+    headers = readable_headers(admitted.credential.headers, admitted.route.authenticate.sources)
+    return scope_of(admitted.handshake, admitted.peer, admitted.captures, headers, identity)
 
 
 def _identity_headers(
@@ -270,23 +355,10 @@ def _own_headers(peer: Peer, request_id: str) -> Mapping[str, str]:
 
 
 def _target(policy: Policy, admitted: Preflight) -> str:
-    path, query = _path(admitted), admitted.credential.query
-    prefix = policy.upstreams[admitted.route.upstream].prefix
-    return f"{prefix}{path}?{query}" if query else f"{prefix}{path}"
+    path, query = _upstream_path(policy, admitted), admitted.credential.query
+    return f"{path}?{query}" if query else path
 
 
-def _path(admitted: Preflight) -> str:
-    """The path for the upstream. Captures were decoded for matching and are encoded again, so that
-    none can add a segment or a query. Raises ValueError where the result is no good path.
-    """
-    template, rest = admitted.route.upstream_path, admitted.route.path.rest
-    if template is None:
-        return admitted.handshake.path
-    captures = {
-        name: quote(text, safe=_PCHAR + "/" if name == rest else _PCHAR)
-        for name, text in admitted.captures.items()
-    }
-    path = template.render({"path": captures, **captures})
-    if wrong := check_path(path):
-        raise ValueError(f"upstream_path: {wrong}")
-    return path
+def _upstream_path(policy: Policy, admitted: Preflight) -> str:
+    path = upstream_path(admitted.route, admitted.captures, admitted.handshake.path)
+    return f"{policy.upstreams[admitted.route.upstream].prefix}{path}"

@@ -7,8 +7,8 @@ understand; then patterns are compared segment by segment on the percent-decoded
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-from urllib.parse import unquote, unquote_to_bytes
+from typing import Final, NamedTuple
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from sidecar.policy.claims import Rule
 from sidecar.policy.credentials import Authenticate
@@ -19,7 +19,16 @@ from sidecar.policy.refuse import Refuse
 from sidecar.policy.session import DEFAULT_SESSION, Session
 from sidecar.policy.templates import Template
 
-__all__ = ["HostPattern", "Match", "PathPattern", "Route", "check_path", "find_route", "split_path"]
+__all__ = [
+    "HostPattern",
+    "Match",
+    "PathPattern",
+    "Route",
+    "check_path",
+    "find_route",
+    "split_path",
+    "upstream_path",
+]
 
 _CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
 _NOT_VISIBLE_ASCII = re.compile(r"[^!-~]")
@@ -33,6 +42,10 @@ _DELIMITERS = frozenset(b"/\\;?#%")
 _UNRESERVED = frozenset(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"  # RFC 3986 section 2.3
 )
+_PCHAR: Final = "!$&'()*+,=:@"
+"""What a path segment holds unencoded besides unreserved characters (RFC 3986 section 3.3), without
+";", which `check_path` refuses because some servers cut the path there.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,3 +252,21 @@ def find_route(routes: Sequence[Route], host: str, path: str) -> Match | None:
             if captures is not None:
                 return Match(route, captures)
     return None
+
+
+def upstream_path(route: Route, captures: Mapping[str, str], path: str) -> str:
+    """The path for the route's upstream, without its prefix, of a request for `path`.
+
+    Captures were decoded for matching and are encoded again, so that none can add a segment or a
+    query. Raises TemplateError or ValueError where the result is no good path.
+    """
+    if route.upstream_path is None:
+        return path
+    encoded = {
+        name: quote(text, safe=_PCHAR + "/" if name == route.path.rest else _PCHAR)
+        for name, text in captures.items()
+    }
+    filled = route.upstream_path.render({"path": encoded, **encoded})
+    if wrong := check_path(filled):
+        raise ValueError(f"upstream_path: {wrong}")
+    return filled

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import OctKey
 
-from sidecar.auth.verify import Unverified, choose_providers, parse, verify
+from sidecar.auth.verify import Unverified, choose_providers, parse, recheck, verify
 from sidecar.model import Denial, Identity, Reason
 from sidecar.policy.keys import VerificationKey, public_key
 from sidecar.policy.pointers import ClaimPath
@@ -538,3 +538,60 @@ def test_denials_hold_nothing_of_the_token(mint: "Mint", provider: "MakeProvider
         outcome = check(mint.crooked(header, CLAIMS), strict, mint.hmac_keys)
         assert isinstance(outcome, Denial)
         assert "canary" not in outcome.detail
+
+
+# --- again, under another policy
+
+
+def verified(**claims: Any) -> Identity:
+    """An identity that was verified once."""
+    said = {**CLAIMS, "iat": NOW - 100, "iss": "me", "aud": ["chat"], **claims}
+    return Identity("alice", said, "app", said["exp"], None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"issuer": "me", "audience": ("mail", "chat"), "require": ("exp", "iat"), "max_age": 100.0},
+        {"algorithms": ("ES256",), "token_types": frozenset({"other"})},
+    ],
+)
+def test_a_token_that_the_provider_still_takes_stays_good(
+    provider: "MakeProvider", change: dict[str, Any]
+) -> None:
+    assert recheck(verified(), provider(**change), leeway=LEEWAY, now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"issuer": "you"}, "iss is not the provider's issuer"),
+        ({"audience": ("mail",)}, "aud does not name this audience"),
+        ({"require": ("email",)}, "the required claim email is missing"),
+        ({"user": ClaimPath.parse("iss")}, "the user claim is another one"),
+        (
+            {"user": ClaimPath.parse("name")},
+            "the user claim is missing, or neither text nor an integer",
+        ),
+    ],
+)
+def test_a_token_that_the_provider_takes_no_longer_is_invalid(
+    provider: "MakeProvider", change: dict[str, Any], detail: str
+) -> None:
+    denial = recheck(verified(), provider(**change), leeway=LEEWAY, now=NOW)
+    assert denial == Denial(Reason.TOKEN_INVALID, f"app: {detail}")
+
+
+def test_a_token_is_over_at_its_exp_and_beyond_its_age(provider: "MakeProvider") -> None:
+    end = NOW + 600 + LEEWAY
+    assert recheck(verified(), provider(), leeway=LEEWAY, now=end - 1) is None
+    denial = recheck(verified(), provider(), leeway=LEEWAY, now=end)
+    assert denial == Denial(Reason.TOKEN_EXPIRED, "app: exp is over")
+    denial = recheck(verified(), provider(max_age=50.0), leeway=LEEWAY, now=NOW)
+    assert denial == Denial(Reason.TOKEN_EXPIRED, "app: the token is older than max_age")
+
+
+def test_a_clock_that_was_set_back_ends_no_connection(provider: "MakeProvider") -> None:
+    early = verified(nbf=NOW - 100)
+    assert recheck(early, provider(), leeway=LEEWAY, now=NOW - 86400) is None

@@ -1,6 +1,6 @@
 """The order of decisions, with the real rules of every family."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,16 @@ from sidecar.model import Denial, Handshake, Identity, Peer, Permit, Reason
 from sidecar.policy.claims import CelRule, ClaimRule
 from sidecar.policy.compiled import Address, Logging, Policy, Server, TokenRules, Upstream
 from sidecar.policy.credentials import Authenticate, MessageSource, Source, SourceKind
-from sidecar.policy.decide import Preflight, Refusal, authorize, preflight, with_token
+from sidecar.policy.decide import (
+    Preflight,
+    Refusal,
+    Standing,
+    authorize,
+    preflight,
+    rejudge,
+    standing,
+    with_token,
+)
 from sidecar.policy.headers import (
     Encoding,
     ForwardToken,
@@ -28,8 +37,10 @@ from sidecar.policy.limits import Limits
 from sidecar.policy.matching import MessagePattern
 from sidecar.policy.origins import OriginPattern, OriginRule
 from sidecar.policy.pointers import ClaimPath
+from sidecar.policy.providers import Provider
 from sidecar.policy.refuse import Refuse
 from sidecar.policy.routes import PathPattern, Route
+from sidecar.policy.session import Expiry, Session
 from sidecar.policy.templates import Template
 
 NOW = 1_000_000.5
@@ -560,6 +571,217 @@ def test_a_host_that_cannot_be_sent_is_a_bad_handshake() -> None:
     outcome = refused(decide(handshake(host="a\r\nx-user-id: root")))
     assert outcome.denial.reason is Reason.BAD_HANDSHAKE
     assert "root" not in outcome.denial.detail
+
+
+# Judged again
+
+APP_PROVIDER = Provider("app", ("HS256",), None)
+
+
+def with_provider(before: Policy, *names: str) -> Policy:
+    providers = tuple(replace(APP_PROVIDER, name=name) for name in names)
+    return replace(before, tokens=replace(before.tokens, providers=providers))
+
+
+def stands(shake: Handshake | None = None, route: Route = ROUTE, **more: Any) -> Standing:
+    return standing(policy(route, **more), admitted(shake or handshake(), route))
+
+
+def still_good(identity: Identity, provider: Provider) -> None:
+    assert identity.provider == provider.name
+
+
+def again(
+    route: Route | None = None,
+    *,
+    kept: Standing | None = None,
+    identity: Identity | None = ANA,
+    after: Policy | None = None,
+    recheck: Callable[[Identity, Provider], Denial | None] = still_good,
+) -> Route | Refusal:
+    now = after or with_provider(policy(route or ROUTE), "other", "app")
+    return rejudge(now, kept or stands(), identity, recheck=recheck)
+
+
+def test_under_the_same_policy_a_connection_goes_on() -> None:
+    assert again() == ROUTE
+    rooms = with_path("/ws/{room}", "/rooms/{room}")
+    kept = stands(handshake("/ws/a%20b"), rooms, prefix="/base")
+    assert kept.target == "/base/rooms/a%20b"
+    assert again(kept=kept, after=with_provider(policy(rooms, prefix="/base"), "app")) == rooms
+
+
+def test_what_is_kept_of_a_handshake_has_no_secret_and_little_else() -> None:
+    shake = handshake(
+        query="token=t.o.k&a=1",
+        headers=[("Cookie", "session=t.o.k; a=b"), ("User-Agent", "UA"), ("X-Plan", "pro")],
+        subprotocols=("bearer", "t.o.k", "chat"),
+    )
+    rule = CelRule("request.headers['x-plan'] == 'pro'", label="plan")
+    kept = stands(shake, with_rules(rule)).handshake
+    assert "t.o.k" not in repr(kept)
+    assert kept == Handshake(
+        path="/ws/blue",
+        query="",
+        host="chat.example.com",
+        headers=(("x-plan", "pro"),),
+        key="",
+        origin=APP,
+        subprotocols=("chat",),
+    )
+    assert stands(shake).handshake.headers == ()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        CelRule("size(request.headers) == 2 && request.headers[claims.h] == 'UA'", label="a"),
+        CelRule("[request].exists(r, r.headers['user-agent'] == 'UA')", label="b"),
+        ClaimRule(
+            "c",
+            ClaimPath.parse("h"),
+            equals=(Template.parse("{request.headers.user-agent}-{user}", ("request", "user")),),
+        ),
+    ],
+    ids=["by a claim", "as a whole", "in a template"],
+)
+def test_a_rule_reads_the_same_headers_again(rule: ClaimRule | CelRule) -> None:
+    shake = handshake(
+        headers=[("Authorization", "Bearer t.o.k"), ("User-Agent", "UA"), ("Accept", "*")]
+    )
+    template = isinstance(rule, ClaimRule)
+    ana = replace(ANA, claims={"h": "UA-ana" if template else "user-agent"})
+    route = with_rules(rule)
+    assert isinstance(decide(shake, route, ana), Permit)
+    assert again(route, kept=stands(shake, route), identity=ana) == route
+    assert len(stands(shake, route).handshake.headers) == (1 if template else 2)
+
+
+def test_a_header_that_no_rule_read_is_not_there_later() -> None:
+    shake = handshake(headers=[("Authorization", "Bearer t.o.k"), ("X-Plan", "pro")])
+    rule = with_rules(CelRule("request.headers['x-plan'] == 'pro'", label="plan"))
+    outcome = refused(again(rule, kept=stands(shake)))
+    assert outcome.denial.reason is Reason.CLAIMS_DENIED
+
+
+def test_the_new_route_holds_from_now_on() -> None:
+    renamed = replace(ROUTE, name="renamed", limits=Limits(client_message=1))
+    first = replace(ROUTE, name="never", path=PathPattern.parse("/other"))
+    after = replace(with_provider(policy(), "app"), routes=(first, renamed, ROUTE))
+    assert again(after=after) is renamed
+
+
+@pytest.mark.parametrize(
+    ("route", "detail"),
+    [
+        (replace(ROUTE, path=PathPattern.parse("/other")), "no route is left for it"),
+        (with_path("/ws/{room}", "/rooms/{room}"), "its route leads elsewhere now"),
+        (with_path("/ws/{room}", "{room}"), "upstream_path: the path does not start with a slash"),
+        (with_path("/ws/{room}", "/{path}"), "{path} has no text; "),
+    ],
+)
+def test_a_connection_whose_route_is_gone_ends(route: Route, detail: str) -> None:
+    outcome = refused(again(route))
+    assert (outcome.denial.reason, outcome.route) == (Reason.NO_ROUTE, None)
+    assert outcome.denial.detail.startswith(detail)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"address": Address("127.0.0.1", 9001)}, {"secure": True}, {"prefix": "/v2"}],
+    ids=["address", "TLS", "prefix"],
+)
+def test_a_connection_to_an_upstream_that_moved_ends(change: dict[str, Any]) -> None:
+    before = with_provider(policy(), "app")
+    after = replace(before, upstreams={"chat": replace(before.upstreams["chat"], **change)})
+    assert refused(again(after=after)).denial.detail == "its route leads elsewhere now"
+
+
+def test_an_upstream_by_another_name_is_the_same() -> None:
+    before = with_provider(policy(), "app")
+    upstream = replace(before.upstreams["chat"], name="talk", connect_timeout=1.0)
+    route = replace(ROUTE, upstream="talk")
+    assert again(after=replace(before, upstreams={"talk": upstream}, routes=(route,))) == route
+
+
+@pytest.mark.parametrize(
+    ("offered", "marker", "goes_on"),
+    [
+        (("chat", "mail"), "bearer", True),
+        (("chat", "mail"), "chat", False),
+        (("chat", "mail", "chat", "call"), "chat", False),
+    ],
+)
+def test_subprotocols_that_are_tokens_now_end_a_connection(
+    offered: tuple[str, ...], marker: str, goes_on: bool
+) -> None:
+    kept = stands(handshake(subprotocols=offered))
+    sources = (
+        Source(SourceKind.HEADER, "Authorization"),
+        Source(SourceKind.SUBPROTOCOL, marker),
+    )
+    route = replace(ROUTE, authenticate=Authenticate(None, sources))
+    outcome = again(route, kept=kept)
+    if goes_on:
+        assert outcome == route
+    else:
+        assert refused(outcome).denial == Denial(
+            Reason.NO_ROUTE, "a subprotocol of it is a token now"
+        )
+
+
+def test_tls_and_origin_are_judged_again() -> None:
+    plain = replace(stands(), peer=Peer("192.0.2.7", secure=False))
+    after = with_provider(policy(require_tls=True), "app")
+    assert refused(again(kept=plain, after=after)).denial.reason is Reason.TLS_REQUIRED
+    other = replace(ROUTE, origins=OriginRule(allow=(OriginPattern.parse("https://b.example"),)))
+    outcome = refused(again(other))
+    assert (outcome.denial.reason, outcome.route) == (Reason.ORIGIN_DENIED, other)
+    program = stands(handshake(origin=None), PROGRAMS)
+    assert again(PROGRAMS, kept=program) == PROGRAMS
+    assert refused(again(kept=program)).denial.reason is Reason.ORIGIN_MISSING
+
+
+def test_an_anonymous_client_stays_where_it_may_be() -> None:
+    kept = stands(handshake(headers=()), OPEN)
+    assert again(OPEN, kept=kept, identity=None) == OPEN
+    assert refused(again(kept=kept, identity=None)).denial.reason is Reason.TOKEN_MISSING
+    assert again(OPEN) == OPEN
+
+
+@pytest.mark.parametrize(
+    ("names", "allowed"), [(("other",), None), (("app", "other"), ("other",)), ((), None)]
+)
+def test_a_provider_that_is_gone_takes_its_users_along(
+    names: tuple[str, ...], allowed: tuple[str, ...] | None
+) -> None:
+    route = replace(ROUTE, authenticate=replace(ROUTE.authenticate, providers=allowed))
+    outcome = refused(again(after=with_provider(policy(route), *names)))
+    assert outcome.denial == Denial(Reason.TOKEN_INVALID, "the route does not take app's tokens")
+
+
+def test_claims_are_judged_by_what_the_provider_says_now() -> None:
+    wrong = Denial(Reason.TOKEN_INVALID, "app: aud does not name this audience")
+    assert refused(again(recheck=lambda *_: wrong)) == Refusal(wrong, ROUTE)
+    ignoring = replace(ROUTE, session=Session(expiry=Expiry.IGNORE))
+    assert refused(again(ignoring, recheck=lambda *_: wrong)).denial == wrong
+
+
+def test_a_token_that_is_over_ends_a_connection_unless_the_route_ignores_it() -> None:
+    over = Denial(Reason.TOKEN_EXPIRED, "app: exp is over")
+    assert refused(again(recheck=lambda *_: over)) == Refusal(over, ROUTE)
+    ignoring = replace(ROUTE, session=Session(expiry=Expiry.IGNORE))
+    assert again(ignoring, recheck=lambda *_: over) == ignoring
+
+
+def test_the_rules_are_judged_again() -> None:
+    room = CelRule("path.room == 'blue' && session.token_id == 't1'", label="room")
+    for rule in (member(), room, admin(shadow=True)):
+        assert isinstance(again(with_rules(rule)), Route)
+    route = with_rules(admin(reason="not_an_admin"))
+    outcome = refused(again(route))
+    assert (outcome.denial.reason, outcome.denial.rule) == (Reason.CLAIMS_DENIED, "not_an_admin")
+    assert outcome.route == route
 
 
 # Whatever comes in
