@@ -7,21 +7,22 @@ from sidecar.errors import KeyMaterialError
 
 __all__ = ["Signature", "read_bounded", "signature"]
 
-Signature = tuple[str, int, int, int]
+Signature = tuple[str, int, int, int, int]
 
 
 def signature(path: str) -> Signature | None:
     """What differs when the file at `path` is another one than before; None where there is none.
 
-    The resolved path, the inode, the size and the time of change: the symlink swap of a mounted
-    Secret or ConfigMap is seen, also on file systems that tell of no events.
+    The resolved path, the inode, the size and the times of change, of the content and of the rest:
+    the symlink swap of a mounted Secret or ConfigMap is seen, also on file systems that tell of no
+    events, and so are new rights on a file that could not be read.
     """
     try:
         resolved = os.path.realpath(path)
         status = os.stat(resolved)
     except (OSError, ValueError):
         return None
-    return resolved, status.st_ino, status.st_size, status.st_mtime_ns
+    return resolved, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def read_bounded(path: str, limit: int) -> bytes:

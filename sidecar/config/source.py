@@ -13,7 +13,7 @@ from sidecar.config.salvage import validate
 from sidecar.errors import ConfigError, Problem
 from sidecar.policy.compiled import Policy
 
-__all__ = ["Document", "Loaded", "compile_documents", "load_policy"]
+__all__ = ["Document", "Loaded", "compile_documents", "load_policy", "policy_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _section(
 def _read_all(path: Path) -> Iterator[Document | Problem]:
     """The file, or each of the folder's; or why it cannot be read."""
     try:
-        files = _files(path)
+        files = policy_files(path)
     except OSError as error:
         yield _unreadable(path, error)
         return
@@ -107,8 +107,9 @@ def _unreadable(path: Path, error: Exception) -> Problem:
     return Problem(str(path), 0, 0, "", f"cannot be read ({why})", "check the path and its rights")
 
 
-def _files(path: Path) -> list[Path]:
-    """The file itself, or a folder's YAML files in name order.
+def policy_files(path: Path) -> list[Path]:
+    """The file itself, or a folder's YAML files in name order. Raises OSError for a folder that
+    cannot be listed.
 
     Hidden names are left out, so that the ``..data`` of a mounted ConfigMap is not read twice.
     """
