@@ -12,7 +12,7 @@ FILES = sorted((ROOT / "sidecar").rglob("*.py"))
 # Each package (or top-level module) may import what stands in a lower tier, and itself.
 TIERS = (
     ("model", "errors"),
-    ("policy", "wire"),
+    ("policy", "wire", "clock"),
     ("state", "observe", "config"),
     ("auth",),
     ("proxy", "admin", "issue"),
