@@ -5,6 +5,7 @@ SidecarError
 ├── HandshakeError         bytes that are not a valid upgrade (client's or upstream's)
 ├── KeyMaterialError       a key or secret that must not be used
 ├── KeysUnavailable        a provider has no keys at the moment
+├── StateFull              the shared state has no room for what it was to remember
 ├── TemplateError          a template that does not parse or cannot be filled in
 ├── UpstreamError          the upstream cannot be reached or does not upgrade
 └── WorkerError            a worker process does not do what it was asked for
@@ -22,6 +23,7 @@ __all__ = [
     "KeysUnavailable",
     "Problem",
     "SidecarError",
+    "StateFull",
     "TemplateError",
     "UpstreamError",
     "WorkerError",
@@ -88,6 +90,15 @@ class KeysUnavailable(SidecarError):  # noqa: N818  # a state, which passes
         self.provider = provider
         self.detail = detail
         super().__init__(f"{provider}: {detail}")
+
+
+class StateFull(SidecarError):  # noqa: N818  # a state, which passes
+    """The shared state remembers `capacity` of `what`, and all of them are still in force."""
+
+    def __init__(self, capacity: int, what: str) -> None:
+        self.capacity = capacity
+        self.what = what
+        super().__init__(f"there is no room for more than {capacity} {what}")
 
 
 class TemplateError(SidecarError):

@@ -1,0 +1,1 @@
+"""What connections share: revocations, and what may be used once."""
