@@ -9,6 +9,9 @@ The rules, in the order in which they are checked:
 3. Signature: with keys that are bound to this algorithm (RFC 8725 section 3.1).
 4. Claims: times, issuer, audience, required claims, the user (RFC 7519 section 4.1).
 
+A logout token (OpenID Connect Back-Channel Logout 1.0) is signed with the same keys for the same
+audience; `auth.logout` takes it, and it is never good for a handshake (section 4.1 there).
+
 A denial's detail names the check and holds nothing of the token, but for the issuer and algorithm
 that no provider takes.
 """
@@ -28,8 +31,13 @@ from sidecar.policy.providers import Provider
 from sidecar.policy.strict_json import json_object
 
 __all__ = [
+    "LOGOUT_EVENT",
+    "LOGOUT_TYPE",
+    "Refused",
     "Unverified",
+    "check",
     "choose_providers",
+    "name_text",
     "parse",
     "recheck",
     "still_valid",
@@ -43,6 +51,10 @@ FUTURE_IAT: Final = 60
 """Seconds that an issuer's clock may be ahead of ours."""
 MAX_USER_BYTES: Final = 1024
 """A user's name travels in a header of the upstream's request."""
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+"""The member of `events` that makes a logout token (Back-Channel Logout 1.0 section 2.4)."""
+LOGOUT_TYPE: Final = "logout+jwt"
+"""The `typ` of a logout token, as far as it has one of its own."""
 
 _ALGORITHMS: Final = {
     name: algorithm
@@ -73,7 +85,7 @@ class Unverified:
     signature: bytes
 
 
-class _Refused(Exception):  # noqa: N818 - a way out of nested checks, not an error
+class Refused(Exception):  # noqa: N818 - a way out of nested checks, not an error
     """Carries the denial from a check to `parse` or `verify`."""
 
     def __init__(self, detail: str, reason: Reason = Reason.TOKEN_INVALID) -> None:
@@ -87,14 +99,14 @@ def parse(token: str, max_size: int) -> Unverified | Denial:
         return Denial(Reason.TOKEN_INVALID, "the token is over max_token_size")
     try:
         return _parse(token)
-    except _Refused as refused:
+    except Refused as refused:
         return refused.denial
 
 
 def _parse(token: str) -> Unverified:
     parts = token.split(".")
     if len(parts) != 3:
-        raise _Refused("the token has not three parts")
+        raise Refused("the token has not three parts")
     # An issuer's tokens have few headers, which are short.
     read = _header if len(parts[0]) <= _MAX_REMEMBERED else _header.__wrapped__
     header = read(parts[0])
@@ -123,10 +135,10 @@ def _header(part: str) -> _Header:
     header = _json_part(part, "header")
     for name in _REFUSED_PARAMETERS:
         if name in header:
-            raise _Refused(f"the header has {name}")
+            raise Refused(f"the header has {name}")
     alg = _text_parameter(header, "alg")
     if alg is None:
-        raise _Refused("the header has no alg")
+        raise Refused("the header has no alg")
     return _Header(alg, _text_parameter(header, "kid"), _text_parameter(header, "typ"))
 
 
@@ -137,11 +149,11 @@ def _base64url(part: str, name: str) -> bytes:
     try:
         data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
     except ValueError:  # the decoder's, or that of what is not ASCII
-        raise _Refused(f"the {name} is not base64url") from None
+        raise Refused(f"the {name} is not base64url") from None
     # The decoder leaves out what is not of its alphabet; this finds it.
     if not data or base64.urlsafe_b64encode(data).rstrip(b"=") != part.encode("ascii"):
         form = "canonical base64url" if _BASE64URL.fullmatch(part) else "base64url"
-        raise _Refused(f"the {name} is not {form}")
+        raise Refused(f"the {name} is not {form}")
     return data
 
 
@@ -149,7 +161,7 @@ def _json_part(part: str, name: str) -> dict[str, Any]:
     try:
         return json_object(_base64url(part, name))
     except ValueError as error:
-        raise _Refused(f"the {name} is {error}") from None
+        raise Refused(f"the {name} is {error}") from None
 
 
 def _text_parameter(header: Mapping[str, Any], name: str) -> str | None:
@@ -157,7 +169,7 @@ def _text_parameter(header: Mapping[str, Any], name: str) -> str | None:
         return None
     value = header[name]
     if not isinstance(value, str):
-        raise _Refused(f"the header's {name} is not text")
+        raise Refused(f"the header's {name} is not text")
     return value
 
 
@@ -202,12 +214,10 @@ def verify(
     leeway) it is good (RFC 7519 sections 4.1.4 and 4.1.5).
     """
     try:
-        _check_header(unverified, provider)
-        _check_signature(unverified, provider, keys)
-        expires_at = _check_times(unverified.claims, provider.max_age, leeway, now)
-        _check_claims(unverified.claims, provider)
+        expires_at = check(unverified, provider, keys, leeway=leeway, now=now)
+        _refuse_logout_token(unverified)
         user = _user(provider.user.find(unverified.claims))
-    except _Refused as refused:
+    except Refused as refused:
         return refused.denial
     token_id = unverified.claims.get("jti")
     return Identity(
@@ -223,7 +233,7 @@ def still_valid(identity: Identity, provider: Provider, leeway: float, now: floa
     """Whether a token that was verified before still is good at `now`: only time has changed."""
     try:
         _check_times(identity.claims, provider.max_age, leeway, now)
-    except _Refused:
+    except Refused:
         return False
     return True
 
@@ -237,20 +247,50 @@ def recheck(identity: Identity, provider: Provider, *, leeway: float, now: float
     try:
         _check_claims(identity.claims, provider)
         if _user(provider.user.find(identity.claims)) != identity.user:
-            raise _Refused("the user claim is another one")
+            raise Refused("the user claim is another one")
         _check_age(identity.claims, provider.max_age, leeway, now)
-    except _Refused as refused:
+    except Refused as refused:
         return replace(refused.denial, detail=f"{provider.name}: {refused.denial.detail}")
     return None
 
 
+def check(
+    unverified: Unverified,
+    provider: Provider,
+    keys: Sequence[VerificationKey],
+    *,
+    leeway: float,
+    now: float,
+) -> float | None:
+    """Check what holds for every token of a provider, whatever it is for: header, signature,
+    times, issuer, audience and required claims. Gives exp; raises Refused.
+    """
+    _check_header(unverified, provider)
+    _check_signature(unverified, provider, keys)
+    expires_at = _check_times(unverified.claims, provider.max_age, leeway, now)
+    _check_claims(unverified.claims, provider)
+    return expires_at
+
+
+def _refuse_logout_token(unverified: Unverified) -> None:
+    """Whatever types the provider takes; and a logout token may have none (section 4.1)."""
+    events = unverified.claims.get("events")
+    is_logout = isinstance(events, dict) and LOGOUT_EVENT in events
+    if is_logout or _type_of(unverified) == LOGOUT_TYPE:
+        raise Refused("this is a logout token")
+
+
 def _check_header(unverified: Unverified, provider: Provider) -> None:
-    """`typ` is compared as a media type whose "application/" may be left out (RFC 7515 4.1.9)."""
     if unverified.alg not in provider.algorithms:
-        raise _Refused("the algorithm is not the provider's")
+        raise Refused("the algorithm is not the provider's")
+    if _type_of(unverified) not in provider.token_types:
+        raise Refused("the typ is not accepted")
+
+
+def _type_of(unverified: Unverified) -> str:
+    """`typ` as a media type whose "application/" may be left out (RFC 7515 section 4.1.9)."""
     typ = "jwt" if unverified.typ is None else unverified.typ.lower()
-    if typ.removeprefix("application/") not in provider.token_types:
-        raise _Refused("the typ is not accepted")
+    return typ.removeprefix("application/")
 
 
 def _check_signature(
@@ -258,7 +298,7 @@ def _check_signature(
 ) -> None:
     algorithm = _ALGORITHMS.get(unverified.alg)
     if algorithm is None:
-        raise _Refused("the algorithm is not supported")
+        raise Refused("the algorithm is not supported")
     for key in keys:
         if unverified.alg not in key.algorithms:
             continue
@@ -266,7 +306,7 @@ def _check_signature(
             continue
         if algorithm.verify(unverified.signing_input, key.material, unverified.signature):
             return
-    raise _Refused("the signature fits no key" if keys else "no key has the token's kid")
+    raise Refused("the signature fits no key" if keys else "no key has the token's kid")
 
 
 def _check_times(
@@ -276,9 +316,9 @@ def _check_times(
     exp = _check_age(claims, max_age, leeway, now)
     nbf, iat = _time(claims, "nbf"), _time(claims, "iat")
     if nbf is not None and nbf > now + leeway:
-        raise _Refused("nbf is in the future")
+        raise Refused("nbf is in the future")
     if iat is not None and iat > now + FUTURE_IAT:
-        raise _Refused("iat is in the future")
+        raise Refused("iat is in the future")
     return exp
 
 
@@ -288,12 +328,12 @@ def _check_age(
     """Check exp and the age; give exp."""
     exp, iat = _time(claims, "exp"), _time(claims, "iat")
     if exp is not None and exp <= now - leeway:
-        raise _Refused("exp is over", Reason.TOKEN_EXPIRED)
+        raise Refused("exp is over", Reason.TOKEN_EXPIRED)
     if max_age is not None:
         if iat is None:
-            raise _Refused("iat is missing, and max_age needs it")
+            raise Refused("iat is missing, and max_age needs it")
         if iat <= now - leeway - max_age:
-            raise _Refused("the token is older than max_age", Reason.TOKEN_EXPIRED)
+            raise Refused("the token is older than max_age", Reason.TOKEN_EXPIRED)
     return exp
 
 
@@ -303,23 +343,23 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
         return None
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Refused(f"{name} is not a number")
+        raise Refused(f"{name} is not a number")
     if not 0 <= value <= LATEST:
-        raise _Refused(f"{name} is out of range")
+        raise Refused(f"{name} is out of range")
     return float(value)
 
 
 def _check_claims(claims: Mapping[str, Any], provider: Provider) -> None:
     for name in provider.require:
         if claims.get(name) is None:
-            raise _Refused(f"the required claim {name} is missing")
+            raise Refused(f"the required claim {name} is missing")
     if not isinstance(claims.get("iss", ""), str):
-        raise _Refused("iss is not text")
+        raise Refused("iss is not text")
     if provider.issuer is not None and claims.get("iss") != provider.issuer:
-        raise _Refused("iss is not the provider's issuer")
+        raise Refused("iss is not the provider's issuer")
     audience = _audience(claims)
     if provider.audience and not audience.intersection(provider.audience):
-        raise _Refused("aud does not name this audience")
+        raise Refused("aud does not name this audience")
 
 
 def _audience(claims: Mapping[str, Any]) -> frozenset[str]:
@@ -329,7 +369,7 @@ def _audience(claims: Mapping[str, Any]) -> frozenset[str]:
     value = claims.get("aud", [])
     entries = value if isinstance(value, list) else [value]
     if not all(isinstance(entry, str) for entry in entries):
-        raise _Refused("aud is neither text nor a list of texts")
+        raise Refused("aud is neither text nor a list of texts")
     return frozenset(entries)
 
 
@@ -337,10 +377,17 @@ def _user(value: Any) -> str:
     """The user's name: text as it stands, or an integer in decimal."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
+    return name_text(value, "the user claim", "neither text nor an integer")
+
+
+def name_text(value: Any, what: str, otherwise: str = "not text") -> str:
+    """A claim that names somebody or something. Raises Refused where it is missing, another type
+    (`otherwise`), over 1 KiB, or has control characters.
+    """
     if not isinstance(value, str) or not value:
-        raise _Refused("the user claim is missing, or neither text nor an integer")
+        raise Refused(f"{what} is missing, or {otherwise}")
     if _CONTROL.search(value) is not None:
-        raise _Refused("the user claim has control characters")
+        raise Refused(f"{what} has control characters")
     if len(value.encode("utf-8")) > MAX_USER_BYTES:
-        raise _Refused("the user claim is over 1 KiB")
+        raise Refused(f"{what} is over 1 KiB")
     return value

@@ -10,6 +10,7 @@ import pytest
 from sidecar.auth import authenticator as module
 from sidecar.auth.authenticator import Authenticator
 from sidecar.auth.keys import KeyStore
+from sidecar.auth.logout import Logout
 from sidecar.auth.verified import MAX_BYTES, VerifiedTokens
 from sidecar.auth.verify import verify
 from sidecar.errors import KeysUnavailable
@@ -398,3 +399,50 @@ async def test_the_tokens_that_are_remembered_are_bounded_by_their_bytes(
     for token in tokens:
         assert isinstance(await outcome(guard, token), Identity)
     assert len(remembered(guard)) == 3
+
+
+# --- logout tokens
+
+ISSUER = "https://login.example.com"
+LOGOUT = {
+    "iss": ISSUER,
+    "aud": "chat",
+    "iat": int(NOW),
+    "jti": "l-1",
+    "sid": "s-1",
+    "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+}
+
+
+async def test_a_logout_token_is_verified_with_the_issuers_keys(
+    authenticator: MakeAuthenticator, mint: "Mint", remote: "MakeProvider"
+) -> None:
+    guard = await authenticator(remote(issuer=ISSUER))
+    token = mint.token(LOGOUT, alg="RS256", key=mint.rsa, kid="rsa", typ="logout+jwt")
+    found = await guard.logout(token, NOW)
+    assert isinstance(found, Logout)
+    assert (found.provider, found.value) == ("corp", "s-1")
+    assert reason(await outcome(guard, token)) == Reason.TOKEN_INVALID
+
+
+async def test_a_token_of_a_client_logs_nobody_out(
+    authenticator: MakeAuthenticator, mint: "Mint", provider: "MakeProvider"
+) -> None:
+    guard = await authenticator(provider(issuer=ISSUER))
+    denial = await guard.logout(mint.token({"iss": ISSUER, "jti": "t", "aud": "a"}), NOW)
+    assert isinstance(denial, Denial)
+
+
+async def test_a_logout_token_over_the_size_is_refused(
+    authenticator: MakeAuthenticator, provider: "MakeProvider"
+) -> None:
+    denial = await (await authenticator(provider())).logout("x" * 8193, NOW)
+    assert denial == Denial(Reason.TOKEN_INVALID, "the token is over max_token_size")
+
+
+async def test_no_provider_without_an_issuer_takes_a_logout_token(
+    authenticator: MakeAuthenticator, mint: "Mint", provider: "MakeProvider"
+) -> None:
+    denial = await (await authenticator(provider())).logout(mint.token(LOGOUT), NOW)
+    assert isinstance(denial, Denial)
+    assert denial.detail.startswith("app: the provider names no issuer")
