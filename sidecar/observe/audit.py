@@ -1,4 +1,5 @@
-"""The audit log: one event for each decision and for each connection's end.
+"""The audit log: one event for each decision, for each connection's end, and for each action of an
+administrator or an issuer upon connections.
 
 A line of the log is ASCII JSON. It names who, where, what and why, and never holds a token, a
 cookie or a query.
@@ -8,6 +9,8 @@ import hmac
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from itertools import accumulate, takewhile
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -17,7 +20,15 @@ from sidecar.observe.logs import clean, dumps, timestamp
 from sidecar.observe.sinks import open_sink
 from sidecar.policy.compiled import Logging
 
-__all__ = ["HASH_KEY_VARIABLE", "AuditLog", "Closure", "Decision", "hash_key"]
+__all__ = [
+    "HASH_KEY_VARIABLE",
+    "Action",
+    "AuditLog",
+    "Closure",
+    "Decision",
+    "Event",
+    "hash_key",
+]
 
 HASH_KEY_VARIABLE: Final = "WS_SIDECAR_HASH_KEY"
 """Replicas that share this key give a user the same pseudonym, also after a restart."""
@@ -77,6 +88,38 @@ class Closure(NamedTuple):
     detail: str = ""
 
 
+class Event(StrEnum):
+    """What can be done to connections from outside, as the log calls it."""
+
+    REVOCATION_ADDED = "revocation_added"
+    REVOCATION_WITHDRAWN = "revocation_withdrawn"
+    KICKED = "kicked"
+    LOGOUT_REFUSED = "logout_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What an administrator or an issuer of tokens asked for, and from which address.
+
+    `user` is whom a revocation names, by the user's claim or sub; `session_id` and `token_id` are
+    the sid and jti that it names, `before` is its moment in seconds since the epoch. `closed` is
+    how many live connections it ended. `detail` is for the log alone.
+    """
+
+    event: Event
+    address: str
+    revocation_id: str | None = None
+    kind: str | None = None
+    provider: str | None = None
+    user: str | None = None
+    session_id: str | None = None
+    token_id: str | None = None
+    before: float | None = None
+    connection_id: str | None = None
+    closed: int | None = None
+    detail: str = ""
+
+
 def hash_key(environ: Mapping[str, str]) -> bytes | None:
     """The key for users' pseudonyms from the environment; None where it is not set.
 
@@ -94,7 +137,7 @@ def hash_key(environ: Mapping[str, str]) -> bytes | None:
 
 
 class AuditLog:
-    """Writes decisions and closures to `logging.audit.file`, or to the log stream.
+    """Writes decisions, closures and actions to `logging.audit.file`, or to the log stream.
 
     In the stream a refusal is a warning and everything else an info, and `logging.level` applies;
     a file gets every event. User ids are replaced by the first 16 hexadecimal digits of their
@@ -144,6 +187,18 @@ class AuditLog:
         self._summarise(now)
         if self._sampled(closure.connection_id):
             self._emit(now, "info", "connection_closed", self._of_closure(closure), _MAX_LINE)
+
+    def action(self, action: Action) -> None:
+        """Record what was asked for. A refused logout token counts as a refusal."""
+        now = self._clock()
+        self._summarise(now)
+        if action.event is not Event.LOGOUT_REFUSED:
+            self._emit(now, "info", action.event, self._of_action(action), _MAX_LINE)
+        elif self._is_flooded(now):
+            self._suppress(action.event, now)
+        else:
+            self._written.append(now)
+            self._emit(now, "warning", action.event, self._of_action(action), _MAX_REFUSED_LINE)
 
     def flush(self) -> None:
         """Write the summary of refusals that were not written, when its second is over."""
@@ -225,6 +280,19 @@ class AuditLog:
         yield "upstream_messages", closure.upstream_messages
         yield "upstream_bytes", closure.upstream_bytes
         yield "detail", closure.detail
+
+    def _of_action(self, action: Action) -> Iterable[tuple[str, Any]]:
+        yield "address", action.address
+        yield "revocation_id", action.revocation_id
+        yield "kind", action.kind
+        yield "provider", action.provider
+        yield "user", self._user(action.user)
+        yield "session_id", action.session_id
+        yield "token_id", action.token_id
+        yield "before", action.before
+        yield "connection_id", action.connection_id
+        yield "closed", action.closed
+        yield "detail", action.detail
 
 
 def _within_a_second(before: float, now: float) -> bool:

@@ -18,6 +18,7 @@ OTHER: Final = "other"
 
 _SIDES: Final = frozenset({"client", "upstream", "sidecar"})
 _OUTCOMES: Final = frozenset({"allowed", "refused", "ok", "error"})
+_KINDS: Final = frozenset({"user", "sub", "sid", "jti", "issued_before"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,10 @@ class Labels:
     def outcome(self, name: str) -> str:
         """allowed, refused, ok, error, or the reason of a failure."""
         return name if name in _OUTCOMES else _known(name, self.reasons)
+
+    def kind(self, name: str) -> str:
+        """A kind of revocation."""
+        return _known(name, _KINDS)
 
     def side(self, name: str) -> str:
         """client, upstream or sidecar."""

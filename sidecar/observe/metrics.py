@@ -74,6 +74,7 @@ class Metrics:
         self._create_handshake_metrics()
         self._create_connection_metrics()
         self._create_key_metrics()
+        self._create_revocation_metrics()
         build = Info("ws_sidecar_build", "The running program", registry=self._registry)
         build.info({"version": version, "scanner": implementation()})
         Gauge(
@@ -139,6 +140,20 @@ class Metrics:
         """Set whether a provider has keys."""
         self._providers_ready.labels(self._labels.provider(provider)).set(ready)
 
+    def revocations_active(self, count: int) -> None:
+        """Set how many revocations are in force."""
+        self._revocations_active.set(count)
+
+    def revocation(self, kind: str) -> None:
+        """Count a revocation that was added, by what it names its tokens by."""
+        self._revocations.labels(self._labels.kind(kind)).inc()
+
+    def logout_token(self, outcome: str) -> None:
+        """Count a logout token: `outcome` is "ok", the reason of its refusal, or "refused" where it
+        was not looked at.
+        """
+        self._logout_tokens.labels(self._labels.outcome(outcome)).inc()
+
     def set_traffic_source(self, source: TrafficSource) -> None:
         """Name the function that tells the traffic so far; it is called at each scrape."""
         self._traffic.source = source
@@ -188,6 +203,15 @@ class Metrics:
         )
         self._providers_ready = self._gauge(
             "provider_ready", "Whether a provider has keys", "provider"
+        )
+
+    def _create_revocation_metrics(self) -> None:
+        self._revocations_active = Gauge(
+            "ws_sidecar_revocations_active", "Revocations in force", registry=self._registry
+        )
+        self._revocations = self._counter("revocations", "Revocations added", "kind")
+        self._logout_tokens = self._counter(
+            "logout_tokens", "Logout tokens of OpenID Connect issuers", "outcome"
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> _Family[Counter]:

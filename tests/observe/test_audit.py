@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import ConfigError
-from sidecar.observe.audit import AuditLog, Closure, Decision, hash_key
+from sidecar.observe.audit import Action, AuditLog, Closure, Decision, Event, hash_key
 from sidecar.policy.compiled import Audit, Logging
 
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -54,6 +54,17 @@ CLOSED = Closure(
     upstream_messages=4,
     upstream_bytes=4000,
     detail="200 KiB",
+)
+REVOKED = Action(
+    Event.REVOCATION_ADDED,
+    "192.0.2.9",
+    revocation_id="rv-1",
+    kind="user",
+    provider="app",
+    user="alice",
+    before=1700000001.0,
+    closed=2,
+    detail="lost laptop",
 )
 
 
@@ -148,6 +159,53 @@ def test_a_closure_says_by_whom_and_what_went_each_way(audit: Make, tmp_path: Pa
         "upstream_bytes": 4000,
         "detail": "200 KiB",
     }
+
+
+def test_a_revocation_says_what_it_means_and_what_it_ended(audit: Make, tmp_path: Path) -> None:
+    audit(hash_user_ids=False).action(REVOKED)
+    assert events(tmp_path) == [
+        {
+            "time": "2023-11-14T22:13:20.000000Z",
+            "level": "info",
+            "event": "revocation_added",
+            "address": "192.0.2.9",
+            "revocation_id": "rv-1",
+            "kind": "user",
+            "provider": "app",
+            "user": "alice",
+            "before": 1700000001.0,
+            "closed": 2,
+            "detail": "lost laptop",
+        }
+    ]
+
+
+def test_a_kick_says_which_connection(audit: Make, tmp_path: Path) -> None:
+    audit().action(Action(Event.KICKED, "192.0.2.9", connection_id="c-1"))
+    [event] = events(tmp_path)
+    assert (event["event"], event["connection_id"]) == ("kicked", "c-1")
+    assert set(event) == {"time", "level", "event", "address", "connection_id"}
+
+
+def test_whom_a_revocation_names_is_a_pseudonym_too(audit: Make, tmp_path: Path) -> None:
+    log = audit()
+    log.decision(ALLOWED)
+    log.action(REVOKED)
+    first, second = (event["user"] for event in events(tmp_path))
+    assert first == second != "alice"
+
+
+def test_a_refused_logout_token_counts_as_a_refusal(audit: Make, tmp_path: Path) -> None:
+    log = audit()
+    refused = Action(Event.LOGOUT_REFUSED, "192.0.2.9", detail="x" * 2000)
+    for _ in range(150):
+        log.action(refused)
+    log.close()
+    written = events(tmp_path)
+    assert [event["event"] for event in written[:100]] == ["logout_refused"] * 100
+    assert {event["level"] for event in written} == {"warning"}
+    assert all(len(line) < 512 for line in lines(tmp_path))
+    assert written[100]["reasons"] == {"logout_refused": 50}
 
 
 def test_a_pseudonym_is_a_keyed_hash(audit: Make, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sidecar.model import Reason
 from sidecar.observe.labels import Labels
 from sidecar.policy.compiled import Policy
+from sidecar.state.base import Kind
 
 
 @pytest.fixture
@@ -12,7 +13,9 @@ def labels(policy: Policy) -> Labels:
     return Labels.of(policy)
 
 
-@pytest.mark.parametrize("name", ["route", "upstream", "provider", "reason", "rule", "side"])
+@pytest.mark.parametrize(
+    "name", ["route", "upstream", "provider", "reason", "rule", "side", "kind"]
+)
 def test_what_the_policy_does_not_name_is_other(labels: Labels, name: str) -> None:
     assert getattr(labels, name)("/random/path") == "other"
 
@@ -38,6 +41,11 @@ def test_every_reason_is_a_label_and_an_outcome(labels: Labels, reason: Reason) 
 @pytest.mark.parametrize("outcome", ["allowed", "refused", "ok", "error"])
 def test_an_outcome_is_itself(labels: Labels, outcome: str) -> None:
     assert labels.outcome(outcome) == outcome
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_kind_of_revocation_is_itself(labels: Labels, kind: Kind) -> None:
+    assert labels.kind(kind) == kind.value
 
 
 @pytest.mark.parametrize("side", ["client", "upstream", "sidecar"])

@@ -41,6 +41,8 @@ def use_everything(metrics: Metrics, junk: str, code: int) -> None:
     metrics.violation(junk, junk)
     metrics.key_fetch(junk, junk)
     metrics.provider_ready(junk, True)
+    metrics.revocation(junk)
+    metrics.logout_token(junk)
     metrics.set_traffic_source(lambda: {(junk, junk): (1, 1), (junk + "2", junk): (1, 1)})
 
 
@@ -108,6 +110,20 @@ def test_providers_keys_are_counted_and_shown(metrics: Metrics) -> None:
     assert value(metrics, "provider_ready", provider="app") == 0
     metrics.provider_ready("app", True)
     assert value(metrics, "provider_ready", provider="app") == 1
+
+
+def test_revocations_are_counted_and_shown(metrics: Metrics) -> None:
+    metrics.revocation("sid")
+    metrics.revocation("sid")
+    metrics.revocations_active(7)
+    assert value(metrics, "revocations_total", kind="sid") == 2
+    assert value(metrics, "revocations_active") == 7
+
+
+def test_logout_tokens_are_counted_by_outcome(metrics: Metrics) -> None:
+    for outcome in ("ok", "token_invalid", "refused"):
+        metrics.logout_token(outcome)
+        assert value(metrics, "logout_tokens_total", outcome=outcome) == 1
 
 
 def test_traffic_is_asked_for_at_each_scrape(metrics: Metrics) -> None:
@@ -189,7 +205,7 @@ def test_every_label_name_is_known(metrics: Metrics) -> None:
     }
     assert names == {
         "route", "reason", "direction", "code", "provider", "upstream", "by", "outcome", "rule",
-        "version", "scanner", "le",
+        "kind", "version", "scanner", "le",
     }  # fmt: skip
 
 
