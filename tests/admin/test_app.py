@@ -181,6 +181,19 @@ async def test_a_web_page_cannot_drain(
     assert sidecar.drains == 0
 
 
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT", "PATCH"])
+@pytest.mark.parametrize("path", ["/metrics", "/livez", "/nothing"])
+async def test_a_web_page_cannot_change_anything(connect: Connect, method: str, path: str) -> None:
+    client = await connect()
+    page = {"Origin": "https://evil.example"}
+    assert (await client.request(method, path, headers=page)).status == 403
+
+
+async def test_a_web_page_may_look_where_the_guard_lets_it(connect: Connect) -> None:
+    client = await connect()
+    assert (await client.get("/livez", headers={"Sec-Fetch-Site": "none"})).status == 200
+
+
 @pytest.mark.parametrize(
     "host", ["evil.example:9090", "localhost.evil.example", "127.0.0.1.evil", ""]
 )
