@@ -1,4 +1,4 @@
-"""The admin listener: probes, metrics and drain. It never shares a port with the public one."""
+"""The admin listener: probes, metrics, drain, API. It never shares a port with the public one."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from sidecar.admin.api import LOGOUT_PATH, Api
 from sidecar.admin.guard import guard
 from sidecar.admin.problems import with_problems
 from sidecar.policy.compiled import Admin
@@ -27,25 +28,30 @@ class Wiring:
     """What the endpoints call.
 
     `metrics` gives the exposition and its content type for a request's Accept field, `readiness`
-    what is not ready and why (empty means ready), and `drain` starts to drain.
+    what is not ready and why (empty means ready), and `drain` starts to drain. `api` adds its
+    paths where there is one.
     """
 
     metrics: Callable[[str], Awaitable[tuple[bytes, str]]]
     readiness: Callable[[], Awaitable[Mapping[str, str]]]
     drain: Callable[[], None]
+    api: Api | None = None
 
 
 def build(admin: Admin, *, token: Callable[[], bytes] | None, wiring: Wiring) -> web.Application:
     """The admin application.
 
-    With a `token` (asked for at each request), every path but the probes (and /metrics where
-    `admin.metrics_public`) takes it as a bearer token (RFC 6750 section 2.1) and answers 401
-    without; with no `token` they are open to requests whose Host is an address or localhost.
-    Nothing is changed for a web page. A drain is started once, however often the endpoint is
-    called. Errors are application/problem+json (RFC 9457).
+    With a `token` (asked for at each request), every path but the probes and the logout of OpenID
+    Connect issuers, which signs for itself (and /metrics where `admin.metrics_public`), takes it as
+    a bearer token (RFC 6750 section 2.1) and answers 401 without; with no `token` they are open to
+    requests whose Host is an address or localhost. Nothing is changed for a web page. A drain is
+    started once, however often the endpoint is called. Errors are application/problem+json
+    (RFC 9457).
     """
     endpoints = _Endpoints(wiring)
     public = _PROBES | {"/metrics"} if admin.metrics_public else _PROBES
+    if wiring.api is not None:
+        public |= {LOGOUT_PATH}
     # In this order: headers for every answer, errors made of exceptions, then the guard.
     app = web.Application(middlewares=[_with_headers, with_problems, guard(token, public)])
     app.add_routes(
@@ -54,6 +60,7 @@ def build(admin: Admin, *, token: Callable[[], bytes] | None, wiring: Wiring) ->
             web.get("/readyz", endpoints.readyz),
             web.get("/metrics", endpoints.metrics),
             web.post("/drain", endpoints.drain),
+            *(wiring.api.routes() if wiring.api is not None else ()),
         ]
     )
     return app

@@ -8,9 +8,18 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-__all__ = ["with_problems"]
+__all__ = ["Refused", "with_problems"]
 
 _ERROR_FIELDS: Final = (hdrs.ALLOW, hdrs.WWW_AUTHENTICATE)
+
+
+class Refused(Exception):  # noqa: N818  # a way out, not an error
+    """A request that cannot be done: the status, and what would be right."""
+
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
+        self.status = status
+        self.detail = detail
+        super().__init__(detail)
 
 
 @web.middleware
@@ -18,6 +27,8 @@ async def with_problems(request: web.Request, handler: Handler) -> web.StreamRes
     """Make an answer of whatever was raised. What was not foreseen is logged and tells nothing."""
     try:
         return await handler(request)
+    except Refused as refused:
+        return _problem(refused.status, {}, detail=refused.detail)
     except web.HTTPException as error:
         headers = {
             str(name): error.headers[name] for name in _ERROR_FIELDS if name in error.headers
@@ -28,8 +39,8 @@ async def with_problems(request: web.Request, handler: Handler) -> web.StreamRes
         return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, {})
 
 
-def _problem(status: int, headers: Mapping[str, str]) -> web.Response:
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+def _problem(status: int, headers: Mapping[str, str], **members: str) -> web.Response:
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, **members}
     return web.json_response(
         body, status=status, headers=headers, content_type="application/problem+json"
     )

@@ -1,0 +1,97 @@
+"""/api/connections: who is there, and out with them."""
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.admin.live import Connection, ConnectionFilter, page_of
+
+if TYPE_CHECKING:
+    from tests.admin.conftest import Running
+
+PATH = "/api/connections"
+ONE = Connection("c", "chat", "chat", "192.0.2.1", "alice", "app", None, 0.0, None, 0, 0, 0, 0)
+
+
+async def listed(running: "Running", **query: str) -> list[str]:
+    status, page = await running.ask("GET", PATH, params=query)
+    assert (status, page["next"]) == (200, None)
+    return [each["id"] for each in page["connections"]]
+
+
+async def test_connections_are_listed_with_who_they_are(
+    running: "Running", crowd: list[Connection]
+) -> None:
+    status, page = await running.ask("GET", PATH)
+    assert status == 200
+    assert page == {"connections": [asdict(each) for each in crowd], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, ["c-0", "c-1", "c-2", "c-3"]),
+        ({"user": "alice"}, ["c-1", "c-3"]),
+        ({"user": "nobody"}, []),
+        ({"user": ""}, []),
+        ({"route": "chat"}, ["c-1", "c-2"]),
+        ({"address": "192.0.2.2"}, ["c-2"]),
+        ({"provider": "app"}, ["c-1", "c-3"]),
+        ({"user": "alice", "route": "news"}, ["c-3"]),
+    ],
+)
+async def test_connections_are_filtered(
+    running: "Running", crowd: list[Connection], query: dict[str, str], expected: list[str]
+) -> None:
+    assert len(crowd) == 4
+    assert await listed(running, **query) == expected
+
+
+async def test_pages_follow_each_other(running: "Running", crowd: list[Connection]) -> None:
+    _, first = await running.ask("GET", PATH, params={"limit": "3"})
+    assert first["next"] == "c-2"
+    assert await listed(running, limit="3", cursor=first["next"]) == ["c-3"]
+    assert len(crowd) == 4
+
+
+@pytest.mark.parametrize("query", ["usr=alice", "user=a&user=b", "limit=x"])
+async def test_a_filter_is_never_ignored(running: "Running", query: str) -> None:
+    status, _ = await running.ask("GET", f"{PATH}?{query}")
+    assert status == 400
+
+
+async def test_a_connection_is_kicked_once(running: "Running", crowd: list[Connection]) -> None:
+    assert await running.ask("DELETE", f"{PATH}/c-1") == (204, None)
+    status, answer = await running.ask("DELETE", f"{PATH}/c-1")
+    assert (status, answer["detail"]) == (404, "there is no connection with this id")
+    assert await listed(running) == [each.id for each in crowd if each.id != "c-1"]
+    (event,) = running.events
+    assert (event["event"], event["connection_id"]) == ("kicked", "c-1")
+
+
+IDS = st.sets(st.text("abc", min_size=1, max_size=4))
+
+
+@given(ids=IDS, limit=st.integers(1, 5), gone=IDS, later=IDS)
+def test_what_stays_is_on_exactly_one_page(
+    ids: set[str], limit: int, gone: set[str], later: set[str]
+) -> None:
+    """Whatever leaves and comes while the pages are turned."""
+    live = {name: replace(ONE, id=name) for name in ids}
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        page: Any = page_of(live.values(), ConnectionFilter(), cursor=cursor, limit=limit)
+        assert len(page.connections) <= limit
+        found += [each.id for each in page.connections]
+        if page.next is None:
+            break
+        cursor = page.next
+        for name in gone:
+            live.pop(name, None)
+        live |= {name: replace(ONE, id=name) for name in later}
+    assert found == sorted(set(found))
+    assert set(found) >= (ids - gone)
