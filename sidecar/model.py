@@ -35,6 +35,7 @@ class Reason(StrEnum):
     TOKEN_MISSING = "token_missing"
     TOKEN_INVALID = "token_invalid"
     TOKEN_EXPIRED = "token_expired"
+    TOKEN_REVOKED = "token_revoked"
     TOKEN_CONFLICT = "token_conflict"
     CLAIMS_DENIED = "claims_denied"
     OVERLOADED = "overloaded"
@@ -49,6 +50,7 @@ class Reason(StrEnum):
     MESSAGE_TOO_BIG = "message_too_big"
     MESSAGE_RATE = "message_rate"
     UPSTREAM_LOST = "upstream_lost"
+    KICKED = "kicked"
 
 
 class CloseCode(IntEnum):

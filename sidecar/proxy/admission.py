@@ -15,7 +15,7 @@ import structlog
 
 from sidecar.auth.authenticator import Authenticator
 from sidecar.errors import HandshakeError, KeysUnavailable, UpstreamError
-from sidecar.model import Denial, Handshake, Permit, Reason
+from sidecar.model import Denial, Handshake, Identity, Permit, Reason
 from sidecar.policy import decide
 from sidecar.policy.compiled import Policy
 from sidecar.policy.credentials import SourceKind, extract
@@ -38,6 +38,7 @@ from sidecar.proxy.refusals import (
 from sidecar.proxy.relay import Link, Pipe
 from sidecar.proxy.scanners import client_scanner, upstream_scanner
 from sidecar.proxy.upstream import Dialled, dial
+from sidecar.state.base import State, Subject
 from sidecar.wire.handshake import accept_key, parse_request, switching_protocols
 
 __all__ = ["Admission"]
@@ -59,8 +60,9 @@ class _Refused(Exception):  # noqa: N818  # a way out, not an error
 class Admission:
     """Takes each request of the public listener to a relay or to a refusal.
 
-    `upstream_tls` holds the TLS contexts of the upstreams that are wss. `clock` is the time of day
-    in seconds since the epoch. While `draining`, every handshake is refused.
+    `state` knows which tokens are revoked. `upstream_tls` holds the TLS contexts of the upstreams
+    that are wss. `clock` is the time of day in seconds since the epoch. While `draining`, every
+    handshake is refused.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Admission:
         signing_key: Callable[[str], SigningKey],
         connections: Connections,
         recorder: Recorder,
+        state: State,
         upstream_tls: Mapping[str, ssl.SSLContext],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -78,6 +81,7 @@ class Admission:
         self._signing_key = signing_key
         self._connections = connections
         self._recorder = recorder
+        self._state = state
         self._upstream_tls = upstream_tls
         self._clock = clock
         self._farewells: dict[asyncio.Transport, Farewell] = {}
@@ -129,10 +133,13 @@ class Admission:
             raise _Refused(_CLIENT_LEFT)
         dialled = await self._dial(permit, deadline)
         try:
-            self._connect(front, attempt, permit, dialled, admitted.route)
+            link = self._connect(front, attempt, permit, dialled, admitted.route)
         except BaseException:
             dialled.transport.abort()
             raise
+        # Once more: what was revoked meanwhile has looked for live connections before this was one.
+        if await self._is_revoked(permit.identity):
+            link.end(Reason.TOKEN_REVOKED)
 
     def _preflight(self, handshake: Handshake, attempt: Attempt) -> Preflight:
         trusted = self._policy.server.trusted_proxies
@@ -154,6 +161,8 @@ class Admission:
             if isinstance(identity, Denial):
                 raise _Refused(identity)
             attempt.identity = identity
+            if await self._is_revoked(identity):
+                raise _Refused(Denial(Reason.TOKEN_REVOKED, "a revocation means this token"))
         try:
             permit = decide.authorize(
                 self._policy,
@@ -190,7 +199,7 @@ class Admission:
         permit: Permit,
         dialled: Dialled,
         route: Route,
-    ) -> None:
+    ) -> Link:
         """Tell the client 101 and join both sockets. Nothing is awaited from here on."""
         if self.draining:
             raise _Refused(Denial(Reason.DRAINING))
@@ -210,12 +219,28 @@ class Admission:
         early = _take(front, make_client)
         attempt.keeps_place = True
         codes = route.refuse.codes
-        link = Link(attempt.identifier, permit, clients[0], upstream, codes, self._on_end)
+        link = Link(
+            attempt.identifier,
+            permit,
+            clients[0],
+            upstream,
+            codes,
+            self._on_end,
+            address=attempt.address,
+            opened_at=self._clock(),
+        )
         self._connections.add(link)
         self._recorder.allowed(attempt, permit)
         upstream.begin(bytes(dialled.early))
         if early:
             clients[0].data_received(early)
+        return link
+
+    async def _is_revoked(self, identity: Identity | None) -> bool:
+        if identity is None:
+            return False
+        now = self._clock()
+        return await self._state.revoked(Subject.of(identity, now), now) is not None
 
     def _on_end(self, link: Link) -> None:
         self._connections.remove(link)

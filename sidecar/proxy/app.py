@@ -3,17 +3,19 @@
 import asyncio
 import contextlib
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
 
 from sidecar import __version__
+from sidecar.admin.api import Api
 from sidecar.admin.app import Wiring
 from sidecar.admin.listener import AdminListener
+from sidecar.admin.record import ActionRecorder
 from sidecar.auth.authenticator import Authenticator
 from sidecar.auth.keys import KeyStore
+from sidecar.clock import SystemClock
 from sidecar.model import Denial, Reason
 from sidecar.observe.audit import AuditLog, hash_key
 from sidecar.observe.metrics import Metrics
@@ -25,9 +27,11 @@ from sidecar.proxy.connections import Connections
 from sidecar.proxy.front import FrontServer
 from sidecar.proxy.health import HealthChecks
 from sidecar.proxy.listeners import Listeners
+from sidecar.proxy.live import LocalConnections
 from sidecar.proxy.record import Attempt, Recorder
 from sidecar.proxy.sockets import files_for, raise_file_limit
 from sidecar.proxy.starting import log_start, open_admin
+from sidecar.state.memory import MemoryState
 
 __all__ = ["Sidecar"]
 
@@ -66,22 +70,29 @@ class Sidecar:
         self._admin: AdminListener | None = None
 
         self.metrics = Metrics(policy, version=__version__)
+        self._clock = SystemClock()
         self._audit = AuditLog(
-            policy.logging, clock=time.time, hash_key=hash_key(environ), worker=worker
+            policy.logging, clock=self._clock.time, hash_key=hash_key(environ), worker=worker
         )
-        self._recorder = Recorder(self._audit, self.metrics, time.time)
+        self._recorder = Recorder(self._audit, self.metrics, self._clock.time)
         self._keys = KeyStore(policy.tokens, environ=environ, on_fetch=self.metrics.key_fetch)
         self.connections = Connections(policy.server.max_connections)
         self.metrics.set_traffic_source(self.connections.traffic)
+        self._live = LocalConnections(self.connections)
+        self._state = MemoryState()
+        self._state.subscribe(self._live.end_revoked)
+        self._authenticator = Authenticator(policy.tokens, self._keys)
         self._certificates = Certificates(policy)
         self._health = HealthChecks(policy.upstreams, self._certificates.upstreams)
         self._admission = Admission(
             policy,
-            Authenticator(policy.tokens, self._keys),
+            self._authenticator,
             self._keys.signing_key,
             self.connections,
             self._recorder,
+            self._state,
             self._certificates.upstreams,
+            self._clock.time,
         )
         server = policy.server
         self._front = FrontServer(
@@ -116,7 +127,7 @@ class Sidecar:
         await self._health.start()
         if self._worker is None:
             # The first, so that its failure comes before any client.
-            wiring = Wiring(self._exposition, self._unready, self.drain)
+            wiring = Wiring(self._exposition, self._unready, self.drain, self._api())
             self._admin = await open_admin(self._policy.admin, wiring, self._environ)
             await self._listeners.open(self._policy.server.listen)
         for work in (self._tick(), self._certificates.watch()):
@@ -213,6 +224,16 @@ class Sidecar:
             self.connections.limit = allowed
         self._front.max_waiting = waiting + _ROOM_TO_REFUSE
 
+    def _api(self) -> Api:
+        return Api(
+            self._state,
+            self._live,
+            self._authenticator.logout,
+            lambda: self._policy.tokens,
+            ActionRecorder(self._audit, self.metrics),
+            self._clock,
+        )
+
     async def _exposition(self, accept: str) -> tuple[bytes, str]:
         return self.metrics.render(accept)
 
@@ -231,4 +252,5 @@ class Sidecar:
             unready = self._keys.unready()
             for provider in self._policy.tokens.providers:
                 self.metrics.provider_ready(provider.name, provider.name not in unready)
+            self.metrics.revocations_active(await self._state.count(self._clock.time()))
             await asyncio.sleep(_TICK)

@@ -40,6 +40,7 @@ REFUSALS: Final[Mapping[Reason, Refusal]] = {
     Reason.TOKEN_MISSING: Refusal(401, CloseCode.UNAUTHORIZED),
     Reason.TOKEN_INVALID: Refusal(401, CloseCode.UNAUTHORIZED),
     Reason.TOKEN_EXPIRED: Refusal(401, CloseCode.UNAUTHORIZED),
+    Reason.TOKEN_REVOKED: Refusal(401, CloseCode.UNAUTHORIZED),
     Reason.TOKEN_CONFLICT: Refusal(400, CloseCode.BAD_REQUEST),
     Reason.CLAIMS_DENIED: Refusal(403, CloseCode.FORBIDDEN),
     Reason.OVERLOADED: Refusal(503, CloseCode.TRY_AGAIN_LATER, retry_after=5),
@@ -53,6 +54,7 @@ REFUSALS: Final[Mapping[Reason, Refusal]] = {
     Reason.MESSAGE_TOO_BIG: Refusal(None, CloseCode.MESSAGE_TOO_BIG),
     Reason.MESSAGE_RATE: Refusal(None, CloseCode.TOO_MANY_REQUESTS),
     Reason.UPSTREAM_LOST: Refusal(None, CloseCode.BAD_GATEWAY),
+    Reason.KICKED: Refusal(None, CloseCode.FORBIDDEN),
 }
 
 _CHALLENGES: Final[Mapping[Reason, str]] = {
@@ -60,6 +62,7 @@ _CHALLENGES: Final[Mapping[Reason, str]] = {
     Reason.TOKEN_MISSING: "Bearer",
     Reason.TOKEN_INVALID: 'Bearer error="invalid_token"',
     Reason.TOKEN_EXPIRED: 'Bearer error="invalid_token"',
+    Reason.TOKEN_REVOKED: 'Bearer error="invalid_token"',
 }
 
 

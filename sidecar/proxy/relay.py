@@ -190,22 +190,26 @@ class Pipe(asyncio.Protocol):
 class Link:
     """A live connection: both pipes and its end.
 
-    `route` and `identity` are what admitted it (the request's head is not kept), `identifier` its
-    id in logs, `opened` the loop's time when it began. `codes` overrides close codes by reason.
-    `on_end` is called once, when both transports are gone.
+    `route`, `server` (its upstream's name) and `identity` are what admitted it (the request's head
+    is not kept), `address` is the client's, `identifier` its id in logs. It began at `opened` of
+    the loop's time and `opened_at` of the day's. `codes` overrides close codes by reason. `on_end`
+    is called once, when both transports are gone.
     """
 
     __slots__ = (
         "_codes",
         "_on_end",
         "_timers",
+        "address",
         "client",
         "closing",
         "identifier",
         "identity",
         "loop",
         "opened",
+        "opened_at",
         "route",
+        "server",
         "upstream",
     )
 
@@ -217,9 +221,15 @@ class Link:
         upstream: Pipe,
         codes: Mapping[str, int],
         on_end: Callable[["Link"], None],
+        *,
+        address: str = "",
+        opened_at: float = 0.0,
     ) -> None:
         self.identifier = identifier
+        self.address = address
         self.route = permit.route
+        self.server = permit.upstream
+        self.opened_at = opened_at
         self.identity = permit.identity
         self.loop = asyncio.get_running_loop()
         self.opened = self.loop.time()
