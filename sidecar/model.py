@@ -50,6 +50,7 @@ class Reason(StrEnum):
     MESSAGE_TOO_BIG = "message_too_big"
     MESSAGE_RATE = "message_rate"
     UPSTREAM_LOST = "upstream_lost"
+    SESSION_LIFETIME = "session_lifetime"
     KICKED = "kicked"
 
 
@@ -71,6 +72,7 @@ class CloseCode(IntEnum):
     BAD_REQUEST = 4400
     UNAUTHORIZED = 4401
     FORBIDDEN = 4403
+    SESSION_OVER = 4408
     TOO_MANY_REQUESTS = 4429
 
 

@@ -138,7 +138,7 @@ class Admission:
             dialled.transport.abort()
             raise
         # Once more: what was revoked meanwhile has looked for live connections before this was one.
-        if await self._is_revoked(permit.identity):
+        if link.session.revocable and await self._is_revoked(permit.identity):
             link.end(Reason.TOKEN_REVOKED)
 
     def _preflight(self, handshake: Handshake, attempt: Attempt) -> Preflight:
@@ -161,7 +161,7 @@ class Admission:
             if isinstance(identity, Denial):
                 raise _Refused(identity)
             attempt.identity = identity
-            if await self._is_revoked(identity):
+            if admitted.route.session.revocable and await self._is_revoked(identity):
                 raise _Refused(Denial(Reason.TOKEN_REVOKED, "a revocation means this token"))
         try:
             permit = decide.authorize(
@@ -226,6 +226,7 @@ class Admission:
             upstream,
             codes,
             self._on_end,
+            session=route.session,
             address=attempt.address,
             opened_at=self._clock(),
         )

@@ -26,6 +26,7 @@ from sidecar.proxy.certificates import Certificates
 from sidecar.proxy.connections import Connections
 from sidecar.proxy.front import FrontServer
 from sidecar.proxy.health import HealthChecks
+from sidecar.proxy.lifetimes import overdue
 from sidecar.proxy.listeners import Listeners
 from sidecar.proxy.live import LocalConnections
 from sidecar.proxy.record import Attempt, Recorder
@@ -240,6 +241,16 @@ class Sidecar:
     async def _unready(self) -> Mapping[str, str]:
         return self.readiness()
 
+    def _look_after_connections(self) -> None:
+        time, monotonic = self._clock.time(), asyncio.get_running_loop().time()
+        leeway = self._policy.tokens.leeway
+        for link in self.connections:
+            reason = overdue(link, time=time, monotonic=monotonic, leeway=leeway)
+            if reason is None:
+                link.look_after()
+            else:
+                link.end(reason)
+
     def _reject(self, address: str, denial: Denial) -> None:
         self._recorder.refused(Attempt(address), denial)
 
@@ -247,8 +258,7 @@ class Sidecar:
         """What has to be done now and then."""
         while True:
             self._audit.flush()
-            for link in self.connections:
-                link.look_after()
+            self._look_after_connections()
             unready = self._keys.unready()
             for provider in self._policy.tokens.providers:
                 self.metrics.provider_ready(provider.name, provider.name not in unready)

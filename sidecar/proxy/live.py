@@ -38,7 +38,7 @@ class LocalConnections:
 
 
 def _is_meant(link: Link, revocation: Revocation) -> bool:
-    if link.identity is None or link.closing is not None:
+    if link.identity is None or link.closing is not None or not link.session.revocable:
         return False
     return revocation.revokes(Subject.of(link.identity, link.opened_at))
 

@@ -54,6 +54,7 @@ REFUSALS: Final[Mapping[Reason, Refusal]] = {
     Reason.MESSAGE_TOO_BIG: Refusal(None, CloseCode.MESSAGE_TOO_BIG),
     Reason.MESSAGE_RATE: Refusal(None, CloseCode.TOO_MANY_REQUESTS),
     Reason.UPSTREAM_LOST: Refusal(None, CloseCode.BAD_GATEWAY),
+    Reason.SESSION_LIFETIME: Refusal(None, CloseCode.SESSION_OVER),
     Reason.KICKED: Refusal(None, CloseCode.FORBIDDEN),
 }
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from sidecar.model import CloseCode, Permit, Reason
+from sidecar.policy.session import DEFAULT_SESSION, Session
 from sidecar.proxy.refusals import close_code
 from sidecar.proxy.sockets import half_close, has_hung_up
 from sidecar.proxy.tail import Tail
@@ -192,8 +193,9 @@ class Link:
 
     `route`, `server` (its upstream's name) and `identity` are what admitted it (the request's head
     is not kept), `address` is the client's, `identifier` its id in logs. It began at `opened` of
-    the loop's time and `opened_at` of the day's. `codes` overrides close codes by reason. `on_end`
-    is called once, when both transports are gone.
+    the loop's time and `opened_at` of the day's; its token ends at `expires_at` of the day's time,
+    where it does, and `session` is the route's rule for that and more. `codes` overrides close
+    codes by reason. `on_end` is called once, when both transports are gone.
     """
 
     __slots__ = (
@@ -203,6 +205,7 @@ class Link:
         "address",
         "client",
         "closing",
+        "expires_at",
         "identifier",
         "identity",
         "loop",
@@ -210,6 +213,7 @@ class Link:
         "opened_at",
         "route",
         "server",
+        "session",
         "upstream",
     )
 
@@ -222,6 +226,7 @@ class Link:
         codes: Mapping[str, int],
         on_end: Callable[["Link"], None],
         *,
+        session: Session = DEFAULT_SESSION,
         address: str = "",
         opened_at: float = 0.0,
     ) -> None:
@@ -230,6 +235,8 @@ class Link:
         self.route = permit.route
         self.server = permit.upstream
         self.opened_at = opened_at
+        self.session = session
+        self.expires_at = permit.identity.expires_at if permit.identity else None
         self.identity = permit.identity
         self.loop = asyncio.get_running_loop()
         self.opened = self.loop.time()
