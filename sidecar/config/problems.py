@@ -37,7 +37,7 @@ def meant_key(detail: Any) -> str | None:
     if detail["type"] != "extra_forbidden":
         return None
     name, model = str(detail["loc"][-1]), _model_at(detail["loc"][:-1])
-    return None if name in model.not_yet() else did_you_mean(name, _supported(model))
+    return None if name in model.later else did_you_mean(name, _fields(model))
 
 
 def bounded(problems: Sequence[Problem]) -> list[Problem]:
@@ -77,17 +77,13 @@ def _words(detail: Any) -> tuple[str, str]:
 def _unknown_key(detail: Any) -> tuple[str, str]:
     loc: Loc = detail["loc"]
     name, model = str(loc[-1]), _model_at(loc[:-1])
-    if name in model.not_yet():
+    if name in model.later:
         return "is not supported yet", "remove it"
     near = meant_key(detail)
     if near is not None:
         return "is not a known key", f"did you mean {near}?"
-    known = ", ".join(_supported(model))
+    known = ", ".join(_fields(model))
     return "is not a known key", f"remove it; known here are {known}"
-
-
-def _supported(model: type[Model]) -> list[str]:
-    return [name for name in _fields(model) if name not in model.not_yet()]
 
 
 def _fields(model: type[Model]) -> dict[str, Any]:

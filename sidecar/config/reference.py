@@ -40,6 +40,11 @@ are errors. File names in a policy are relative to the folder of the file that t
 changes) or `{value: "..."}` (`check` warns) |
 | template | `{user}`, `{claims.email}`, `{path.room}`, `{request.host}`, `{session.provider}`; \
 `{{` is a brace. Put quotes around it |
+| message | any value, sent as one JSON text message; in its texts the templates `{user}`, \
+`{claims.NAME}`, `{reason}`, `{expires_in}` and `{now}` (whole seconds), `{now_ms}` and `{uuid}`. \
+A text that is one template keeps the value's type; what is missing is null, or nothing in a \
+longer text |
+| pointer | `/data/token`: a JSON pointer (RFC 6901) into a message |
 | claim | a top-level name such as `email`, or a JSON pointer such as `/realm_access/roles` |
 | true, false | only these; `yes`, `no`, `on` and `off` are text |
 | number | decimal digits; `012`, `0x1f`, `1_000` and `12:30` are text |

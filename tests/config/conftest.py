@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from sidecar.config.schema import base
 from sidecar.config.source import Loaded, load_policy
 from sidecar.errors import ConfigError
 
@@ -31,12 +30,6 @@ Mistakes = Callable[[str], list[str]]
 @pytest.fixture(scope="session")
 def environ() -> Mapping[str, str]:
     return ENVIRON
-
-
-@pytest.fixture
-def wired(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the keys pass that are checked and compiled while nothing acts on them yet."""
-    monkeypatch.setattr(base, "UNWIRED", {})
 
 
 @pytest.fixture

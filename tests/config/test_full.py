@@ -45,8 +45,6 @@ from sidecar.policy.replies import Reply
 from sidecar.policy.routes import HostPattern, PathPattern, Route
 from sidecar.policy.session import Expiry, Heartbeat, Refresh, Session, Warn
 
-pytestmark = pytest.mark.usefixtures("wired")
-
 FULL = Path(__file__).parent / "golden" / "full.yaml"
 
 

@@ -276,7 +276,6 @@ def places(value: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@pytest.mark.usefixtures("wired")
 @given(st.sampled_from(places(FULL)), VALUES | st.text(alphabet=string.printable))
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -293,7 +292,6 @@ def test_a_policy_with_any_value_anywhere_is_a_policy_or_a_config_error(
     fuzz(document, environ)
 
 
-@pytest.mark.usefixtures("wired")
 def test_a_policy_without_any_one_of_its_lines_is_a_policy_or_a_config_error(
     environ: Mapping[str, str],
 ) -> None:

@@ -1,7 +1,7 @@
 """What the sections of the schema have in common: the strict base and the types of values."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -9,12 +9,11 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     PlainValidator,
-    ValidationError,
     WithJsonSchema,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails
+from pydantic_core import CoreSchema
 
 from sidecar.config import values
 from sidecar.config.values import BadValueError, RateValue
@@ -46,21 +45,11 @@ __all__ = [
 ]
 
 
-UNWIRED: Final[Mapping[str, frozenset[str]]] = {
-    "Drain": frozenset({"spread"}),
-    "Route": frozenset({"session"}),
-    "Source": frozenset({"message"}),
-}
-"""Keys, by model, that are checked and compiled while nothing acts on them yet: refused like those
-of `later`.
-"""
-
-
 class Model(BaseModel):
     """A mapping of the policy: exact types, no unknown keys.
 
-    `later` names keys of the reference that this version does not know yet. `short_form` is the
-    JSON Schema of what may stand instead of the mapping.
+    `later` names keys of the reference that this version does not support yet. `short_form` is
+    the JSON Schema of what may stand instead of the mapping.
     """
 
     model_config = ConfigDict(
@@ -70,36 +59,14 @@ class Model(BaseModel):
     short_form: ClassVar[Mapping[str, Any] | None] = None
 
     @classmethod
-    def not_yet(cls) -> frozenset[str]:
-        """The names of keys that are refused as not supported yet."""
-        return cls.later | UNWIRED.get(cls.__name__, frozenset())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nothing_unwired(cls, data: Any) -> Any:
-        """Refuse the keys that only this version's schema knows, as those that it does not know."""
-        unwired = UNWIRED.get(cls.__name__, frozenset())
-        given = [name for name in data if name in unwired] if isinstance(data, dict) else []
-        if given:
-            raise ValidationError.from_exception_data(
-                cls.__name__,
-                [InitErrorDetails(type="extra_forbidden", loc=(name,), input={}) for name in given],
-            )
-        return data
-
-    @classmethod
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """The schema with the short form, and with the names that are not supported yet."""
         reference = handler(core_schema)
         schema = handler.resolve_ref_schema(reference)
-        if cls.not_yet():
-            schema["x-not-supported-yet"] = sorted(cls.not_yet())
-            known = {
-                name: one for name, one in schema["properties"].items() if name not in cls.not_yet()
-            }
-            schema["properties"] = known
+        if cls.later:
+            schema["x-not-supported-yet"] = sorted(cls.later)
         if cls.short_form is not None:
             mapping = dict(schema)
             schema.clear()

@@ -93,9 +93,11 @@ class Source(Model):
         if data == "header":
             return {"header": "Authorization"}
         if isinstance(data, str):
-            if data in cls.not_yet():
+            if data in cls.later:
                 raise BadValueError(f"{show(data)} is not supported yet", "remove it")
             remedy = "write header, {cookie: NAME}, {query: NAME} or {subprotocol: bearer}"
+            if data == "message":
+                raise BadValueError("'message' needs keys", "write {message: {token: /data/token}}")
             if data in SOURCES:
                 raise BadValueError(f"{show(data)} needs a name", remedy)
             raise BadValueError(f"{show(data)} is not a source of tokens", remedy)
@@ -103,7 +105,7 @@ class Source(Model):
 
     @model_validator(mode="after")
     def _one_place(self) -> "Source":
-        exactly_one(self, tuple(name for name in SOURCES if name not in self.not_yet()))
+        exactly_one(self, SOURCES)
         return self
 
 

@@ -39,73 +39,15 @@ def source(load: Load, small: str) -> Callable[[str], MessageSource]:
     return source
 
 
-# Until something acts on them
-
-
-@pytest.mark.parametrize(
-    ("text", "mistake"),
-    [
-        ("routes: [{session: {}}]", "3:11: routes[0].session: is not supported yet; remove it"),
-        (
-            "defaults: {session: {max_lifetime: 1h}}",
-            "3:12: defaults.session: is not supported yet; remove it",
-        ),
-        (
-            "server: {drain: {spread: 1s}}",
-            "3:18: server.drain.spread: is not supported yet; remove it",
-        ),
-        (
-            "routes: [{authenticate: {sources: [{message: {token: /t}}]}}]",
-            "3:37: routes[0].authenticate.sources[0].message: is not supported yet; remove it",
-        ),
-        (
-            "routes: [{authenticate: {sources: [message]}}]",
-            "3:36: routes[0].authenticate.sources[0]: 'message' is not supported yet; remove it",
-        ),
-    ],
-)
-def test_a_key_that_nothing_acts_on_is_refused(
-    mistakes: Mistakes, small: str, text: str, mistake: str
-) -> None:
-    assert mistakes(small + text) == [mistake]
-
-
-def test_beside_such_a_key_other_mistakes_are_told(mistakes: Mistakes, small: str) -> None:
-    first = "{match: {path: /a}, session: {}, http: on, sesion: {}}"
-    text = f"routes: [{first}, {{http: open, session: {{}}}}]"
-    told = mistakes(small + text)
-    assert [one.split(": ")[1] for one in told] == [
-        "routes[0].session",
-        "routes[0].http",
-        "routes[0].sesion",
-        "routes[1].http",
-        "routes[1].session",
-    ]
-    assert "did you mean" not in told[2]
-
-
-def test_nobody_is_told_to_use_such_a_key() -> None:
-    definitions = json_schema()["$defs"]
-    assert "session" not in definitions["Route"]["properties"]
-    assert "session" in definitions["Route"]["x-not-supported-yet"]
-    assert "Session" not in definitions
-
-
-# Once something does
-
-
-@pytest.mark.usefixtures("wired")
 @pytest.mark.parametrize("keys", ["{}", "{expiry: close, warn: null, idle_timeout: null}"])
 def test_what_holds_by_default(session: Callable[[str], Session], keys: str) -> None:
     assert session(keys) == DEFAULT_SESSION
 
 
-@pytest.mark.usefixtures("wired")
 def test_without_the_key_the_same_holds(load: Load, small: str) -> None:
     assert load(small).policy.routes[0].session == DEFAULT_SESSION
 
 
-@pytest.mark.usefixtures("wired")
 @pytest.mark.parametrize(
     ("keys", "heartbeat"),
     [
@@ -121,7 +63,6 @@ def test_a_pong_has_no_longer_than_until_the_next_ping(
     assert session(f"{{heartbeat: {keys}}}").heartbeat == heartbeat
 
 
-@pytest.mark.usefixtures("wired")
 def test_a_refresh_may_go_unanswered(session: Callable[[str], Session]) -> None:
     refresh = session("{refresh: {when: {/t: null}, token: /x}}").refresh
     assert refresh is not None
@@ -130,7 +71,6 @@ def test_a_refresh_may_go_unanswered(session: Callable[[str], Session]) -> None:
     assert refresh.pattern.limit == 8192
 
 
-@pytest.mark.usefixtures("wired")
 @pytest.mark.parametrize("value", ["[1, {a: null}]", '"bye {user}"', "1", "false"])
 def test_a_message_may_be_any_value(session: Callable[[str], Session], value: str) -> None:
     warn = session(f"{{warn: {{message: {value}}}}}").warn
@@ -138,7 +78,6 @@ def test_a_message_may_be_any_value(session: Callable[[str], Session], value: st
     assert warn.before == 60.0
 
 
-@pytest.mark.usefixtures("wired")
 @pytest.mark.parametrize(
     ("keys", "mistake"),
     [
@@ -202,7 +141,6 @@ def test_a_session_that_cannot_be_is_refused(wrong: Mistakes, keys: str, mistake
     assert wrong(keys)[0] == mistake
 
 
-@pytest.mark.usefixtures("wired")
 def test_every_bad_template_of_a_message_is_told(wrong: Mistakes) -> None:
     told = wrong("{warn: {message: ['{', {a: '}'}, ok]}}")
     assert [one.split(": ")[1] for one in told] == [
@@ -211,7 +149,6 @@ def test_every_bad_template_of_a_message_is_told(wrong: Mistakes) -> None:
     ]
 
 
-@pytest.mark.usefixtures("wired")
 def test_the_first_message_as_a_source(source: Callable[[str], MessageSource]) -> None:
     plain = source("{token: /token}")
     assert (plain.timeout, plain.reply, plain.failure) == (30.0, None, None)
@@ -220,7 +157,6 @@ def test_the_first_message_as_a_source(source: Callable[[str], MessageSource]) -
     assert (told.timeout, told.reply, told.failure) == (1.0, Reply("ok"), Reply(["{reason}"]))
 
 
-@pytest.mark.usefixtures("wired")
 def test_sources_in_the_handshake_come_before_the_message(load: Load, small: str) -> None:
     keys = "{sources: [header, {cookie: a}, {message: {token: /t}}]}"
     compiled = load(f"{small}routes: [{{authenticate: {keys}}}]").policy.routes[0].authenticate
@@ -231,7 +167,6 @@ def test_sources_in_the_handshake_come_before_the_message(load: Load, small: str
     assert compiled.message is not None
 
 
-@pytest.mark.usefixtures("wired")
 @pytest.mark.parametrize(
     ("authenticate", "mistake"),
     [
@@ -261,6 +196,11 @@ def test_sources_in_the_handshake_come_before_the_message(load: Load, small: str
             '"{" is not closed; write {name} for a reference, {{ for a brace',
         ),
         (
+            "{sources: [message]}",
+            "3:36: routes[0].authenticate.sources[0]: 'message' needs keys; "
+            "write {message: {token: /data/token}}",
+        ),
+        (
             "{sources: [{}]}",
             "3:36: routes[0].authenticate.sources[0]: "
             "has none of header, cookie, query, subprotocol, message; give exactly one of them",
@@ -273,7 +213,6 @@ def test_a_message_source_that_cannot_be_is_refused(
     assert mistakes(f"{small}routes: [{{authenticate: {authenticate}}}]") == [mistake]
 
 
-@pytest.mark.usefixtures("wired")
 def test_codes_are_told_to_those_whose_first_message_fails(load: Load, small: str) -> None:
     keys = (
         "authenticate: {sources: [{message: {token: /t}}]}, refuse: {codes: {token_invalid: 4000}}"
@@ -281,7 +220,6 @@ def test_codes_are_told_to_those_whose_first_message_fails(load: Load, small: st
     assert load(f"{small}routes: [{{{keys}}}]").warnings == ()
 
 
-@pytest.mark.usefixtures("wired")
 @pytest.mark.parametrize(
     ("drain", "spread"),
     [("{}", 10.0), ("{grace: 4s}", 4.0), ("{spread: 30s}", 30.0), ("{spread: 0s}", 0.0)],
@@ -292,7 +230,6 @@ def test_close_frames_are_spread_within_the_grace(
     assert load(f"{small}server: {{drain: {drain}}}").policy.server.drain.spread == spread
 
 
-@pytest.mark.usefixtures("wired")
 def test_a_spread_beyond_the_grace_is_refused(mistakes: Mistakes, small: str) -> None:
     assert mistakes(f"{small}server: {{drain: {{grace: 9s, spread: 10s}}}}") == [
         "3:37: server.drain.spread: is longer than grace, at whose end every connection is cut; "
@@ -300,7 +237,6 @@ def test_a_spread_beyond_the_grace_is_refused(mistakes: Mistakes, small: str) ->
     ]
 
 
-@pytest.mark.usefixtures("wired")
 def test_the_reference_tells_of_these_keys() -> None:
     definitions = json_schema()["$defs"]
     properties: Mapping[str, object] = definitions["Session"]["properties"]
