@@ -16,7 +16,7 @@ from types import FrameType, SimpleNamespace
 from typing import Any, Final, cast
 
 from sidecar.policy.limits import Limits, Rate
-from sidecar.proxy.relay import Pipe
+from sidecar.proxy.pipe import Pipe
 from sidecar.proxy.scanners import client_scanner, upstream_scanner
 from sidecar.wire import scanner as scanner_module
 

@@ -50,6 +50,9 @@ class Reason(StrEnum):
     MESSAGE_TOO_BIG = "message_too_big"
     MESSAGE_RATE = "message_rate"
     UPSTREAM_LOST = "upstream_lost"
+    AUTH_TIMEOUT = "auth_timeout"
+    IDLE_TIMEOUT = "idle_timeout"
+    HEARTBEAT_TIMEOUT = "heartbeat_timeout"
     SESSION_LIFETIME = "session_lifetime"
     KICKED = "kicked"
 
@@ -72,6 +75,7 @@ class CloseCode(IntEnum):
     BAD_REQUEST = 4400
     UNAUTHORIZED = 4401
     FORBIDDEN = 4403
+    NOT_FOUND = 4404
     SESSION_OVER = 4408
     TOO_MANY_REQUESTS = 4429
 

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import micro
-from sidecar.proxy.relay import Pipe
+from sidecar.proxy.pipe import Pipe
 
 RECEIVE = Pipe.data_received
 

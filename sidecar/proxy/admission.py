@@ -27,6 +27,7 @@ from sidecar.policy.routes import Route
 from sidecar.proxy.connections import Connections
 from sidecar.proxy.farewell import Farewell
 from sidecar.proxy.front import Front, RequestHead
+from sidecar.proxy.pipe import Pipe
 from sidecar.proxy.record import Attempt, Recorder
 from sidecar.proxy.refusals import (
     HttpRefusal,
@@ -35,7 +36,7 @@ from sidecar.proxy.refusals import (
     http_refusal,
     public_name,
 )
-from sidecar.proxy.relay import Link, Pipe
+from sidecar.proxy.relay import Link
 from sidecar.proxy.scanners import client_scanner, upstream_scanner
 from sidecar.proxy.upstream import Dialled, dial
 from sidecar.state.base import State, Subject

@@ -33,7 +33,7 @@ class Refusal:
 
 REFUSALS: Final[Mapping[Reason, Refusal]] = {
     Reason.BAD_HANDSHAKE: Refusal(400, None),
-    Reason.NO_ROUTE: Refusal(404, None),
+    Reason.NO_ROUTE: Refusal(404, CloseCode.NOT_FOUND),
     Reason.TLS_REQUIRED: Refusal(403, CloseCode.FORBIDDEN),
     Reason.ORIGIN_DENIED: Refusal(403, CloseCode.FORBIDDEN),
     Reason.ORIGIN_MISSING: Refusal(403, CloseCode.FORBIDDEN),
@@ -54,6 +54,9 @@ REFUSALS: Final[Mapping[Reason, Refusal]] = {
     Reason.MESSAGE_TOO_BIG: Refusal(None, CloseCode.MESSAGE_TOO_BIG),
     Reason.MESSAGE_RATE: Refusal(None, CloseCode.TOO_MANY_REQUESTS),
     Reason.UPSTREAM_LOST: Refusal(None, CloseCode.BAD_GATEWAY),
+    Reason.AUTH_TIMEOUT: Refusal(None, CloseCode.SESSION_OVER),
+    Reason.IDLE_TIMEOUT: Refusal(None, CloseCode.SESSION_OVER),
+    Reason.HEARTBEAT_TIMEOUT: Refusal(None, CloseCode.SESSION_OVER),
     Reason.SESSION_LIFETIME: Refusal(None, CloseCode.SESSION_OVER),
     Reason.KICKED: Refusal(None, CloseCode.FORBIDDEN),
 }

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.model import Reason
-from sidecar.proxy.relay import Link, Pipe
+from sidecar.proxy.pipe import Pipe
+from sidecar.proxy.relay import Link
 from sidecar.proxy.tail import Tail
 from tests.support.certificates import authority
 from tests.support.clients import Raw, head, raw

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.proxy.relay import Pipe
+from sidecar.proxy.pipe import Pipe
 from tests.support.certificates import authority
 from tests.support.clients import Raw
 from tests.support.frames import BINARY, TEXT, frame

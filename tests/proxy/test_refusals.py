@@ -96,12 +96,9 @@ def test_a_rules_own_name_is_told_instead_of_the_reason() -> None:
 
 
 def test_only_what_has_a_close_code_can_be_told_in_a_close_frame() -> None:
-    assert {reason for reason in Reason if not closable(reason)} == {
-        Reason.BAD_HANDSHAKE,
-        Reason.NO_ROUTE,
-    }
+    assert {reason for reason in Reason if not closable(reason)} == {Reason.BAD_HANDSHAKE}
     with pytest.raises(KeyError):
-        close_code(Reason.NO_ROUTE)
+        close_code(Reason.BAD_HANDSHAKE)
 
 
 @pytest.mark.parametrize(

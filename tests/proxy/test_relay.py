@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sidecar.model import Permit, Reason
-from sidecar.proxy.relay import Link, Pipe
+from sidecar.proxy.pipe import Pipe
+from sidecar.proxy.relay import Link
 from sidecar.proxy.tail import Tail
 from sidecar.wire.scanner import ON_EXCEED_DELAY, Bucket, FrameScanner
 from tests.support.frames import PING, TEXT, close, frame

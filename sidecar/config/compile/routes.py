@@ -24,15 +24,28 @@ from sidecar.policy.templates import Template
 __all__ = ["compile_routes"]
 
 _LIVE = frozenset(
-    {Reason.PROTOCOL_ERROR, Reason.MESSAGE_TOO_BIG, Reason.MESSAGE_RATE, Reason.UPSTREAM_LOST}
+    {
+        Reason.TOKEN_EXPIRED,
+        Reason.TOKEN_REVOKED,
+        Reason.CLAIMS_DENIED,
+        Reason.NO_ROUTE,
+        Reason.DRAINING,
+        Reason.PROTOCOL_ERROR,
+        Reason.MESSAGE_TOO_BIG,
+        Reason.MESSAGE_RATE,
+        Reason.IDLE_TIMEOUT,
+        Reason.HEARTBEAT_TIMEOUT,
+        Reason.SESSION_LIFETIME,
+        Reason.KICKED,
+        Reason.UPSTREAM_LOST,
+    }
 )
 """Reasons that end a connection, in a close frame whatever `with` says."""
 
 _TOLD = [
     reason
     for reason in Reason
-    if reason
-    not in {Reason.BAD_HANDSHAKE, Reason.NO_ROUTE, Reason.OVERLOADED, Reason.INTERNAL_ERROR}
+    if reason not in {Reason.BAD_HANDSHAKE, Reason.OVERLOADED, Reason.INTERNAL_ERROR}
 ]
 """Reasons that may be told in a close frame. The others come before a route or a handshake."""
 

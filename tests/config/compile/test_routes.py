@@ -227,7 +227,7 @@ def test_the_size_of_messages(
     assert (limits.client_message, limits.upstream_message) == (client, upstream)
 
 
-@pytest.mark.parametrize("name", ["bad_handshake", "no_route", "overloaded", "internal_error"])
+@pytest.mark.parametrize("name", ["bad_handshake", "overloaded", "internal_error"])
 def test_a_code_for_what_is_never_told_in_a_close_frame_is_refused(
     wrong: Mistakes, name: str
 ) -> None:

@@ -1,0 +1,164 @@
+"""One side of a live connection: reads its transport, writes to the other side's."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Literal, Protocol
+
+from sidecar.proxy.tail import Tail
+from sidecar.wire import scanner as scan
+from sidecar.wire.scanner import FrameScanner
+
+__all__ = ["PEER_FULL", "RATE", "Owner", "Pipe"]
+
+# Why a pipe does not read at the moment; it reads when no flag is left.
+PEER_FULL: Final = 1
+RATE: Final = 2
+
+
+class Owner(Protocol):
+    """What a pipe tells of what it cannot decide: the connection that holds both pipes."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where its timers run."""
+        ...
+
+    def on_verdict(self, pipe: "Pipe") -> None:
+        """The scanner of this pipe has something to say."""
+        ...
+
+    def on_eof(self, pipe: "Pipe") -> bool:
+        """A side will send nothing more; True keeps its transport open for writing."""
+        ...
+
+    def on_lost(self, pipe: "Pipe") -> None:
+        """A side's transport is gone."""
+        ...
+
+
+class Pipe(asyncio.Protocol):
+    """One side of a connection: reads its transport, writes to the peer's.
+
+    `meter` is the scanner that counted this side's frames, for the whole life of the connection.
+    """
+
+    __slots__ = (
+        "_holds",
+        "_now",
+        "_rate_timer",
+        "closed",
+        "eof",
+        "farewell",
+        "link",
+        "lost",
+        "meter",
+        "peer",
+        "scanner",
+        "side",
+        "transport",
+    )
+
+    link: "Owner"
+    peer: "Pipe"
+
+    def __init__(
+        self,
+        side: Literal["client", "upstream"],
+        transport: asyncio.Transport,
+        scanner: FrameScanner,
+        now: Callable[[], float],
+    ) -> None:
+        self.side: Literal["client", "upstream"] = side
+        self.transport = transport
+        self.meter = scanner
+        self.scanner: FrameScanner | Tail = scanner
+        self._now = now
+        self._holds = 0
+        self._rate_timer: asyncio.TimerHandle | None = None
+        self.closed = False  # its close frame has passed
+        self.eof = False
+        self.lost = False
+        self.farewell = False  # it has been sent a close frame, the sidecar's or its peer's
+
+    def begin(self, early: bytes) -> None:
+        """Take over the transport, which may not read, with what came from it before."""
+        transport = self.transport
+        transport.set_protocol(self)
+        if early:
+            self.data_received(early)
+        if not self._holds and not transport.is_closing() and not transport.is_reading():
+            transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Scan, forward, and only then look at the verdict: the whole hot path."""
+        scanner = self.scanner
+        out = scanner.feed(data, self._now())
+        if out:
+            self.peer.transport.write(out)
+        if scanner.verdict:
+            self.link.on_verdict(self)
+
+    def eof_received(self) -> bool:
+        """Whether the transport stays open for writing."""
+        return self.link.on_eof(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is gone."""
+        self.link.on_lost(self)
+
+    def pause_writing(self) -> None:
+        """This side does not keep up: stop reading the other."""
+        self.peer.hold(PEER_FULL)
+
+    def resume_writing(self) -> None:
+        """This side has caught up."""
+        self.peer.release(PEER_FULL)
+
+    @property
+    def held(self) -> bool:
+        """Whether it does not read at the moment."""
+        return bool(self._holds)
+
+    def hold(self, flag: int) -> None:
+        """Stop reading for this cause too."""
+        if not self._holds and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._holds |= flag
+
+    def release(self, flag: int) -> None:
+        """Forget this cause; go on reading where none is left, with what was kept back first."""
+        if not self._holds & flag:
+            return
+        self._holds &= ~flag
+        if not self._holds and self.scanner.verdict == scan.WAIT:
+            self.data_received(b"")
+        if not self._holds and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def wait(self, seconds: float) -> None:
+        """Do not read for that long: a rate is exceeded that delays."""
+        self.hold(RATE)
+        self._rate_timer = self.link.loop.call_later(seconds, self.release, RATE)
+
+    def finish_frame(self) -> None:
+        """From here on forward only what is left of the frame under way."""
+        scanner = self.scanner
+        if isinstance(scanner, Tail):
+            return
+        inner = scanner if scanner.verdict == scan.PASS else None
+        self.scanner = Tail(inner, scanner.remaining)
+        if self._rate_timer is not None:
+            self._rate_timer.cancel()
+        self.release(RATE)
+
+    def discard(self) -> None:
+        """From here on forward nothing: there is nobody to take it."""
+        self.finish_frame()
+        self.scanner.remaining = 0
+
+    def hang_up(self) -> None:
+        """Close once what is written has gone out. Once only: asyncio's TLS transport that is
+        closed twice cannot be aborted any more.
+        """
+        if not self.transport.is_closing():
+            self.transport.close()
