@@ -6,13 +6,66 @@ from typing import Final, Literal, Protocol
 
 from sidecar.proxy.tail import Tail
 from sidecar.wire import scanner as scan
+from sidecar.wire.insertion import Insertion
 from sidecar.wire.scanner import FrameScanner
 
-__all__ = ["PEER_FULL", "RATE", "Owner", "Pipe"]
+__all__ = ["PEER_FULL", "RATE", "UNREAD", "Inserting", "Owner", "Pipe", "Scanner"]
 
 # Why a pipe does not read at the moment; it reads when no flag is left.
 PEER_FULL: Final = 1
 RATE: Final = 2
+UNREAD: Final = 4
+
+MAX_UNREAD: Final = 64 * 1024
+"""Bytes that a side may leave unread before it has to, if it wants to be read itself: answers of
+the sidecar's own would pile up otherwise.
+"""
+
+
+class Scanner(Protocol):
+    """What a pipe needs of a scanner: see `FrameScanner`."""
+
+    @property
+    def verdict(self) -> int:
+        """What to do after `feed`."""
+        ...
+
+    @property
+    def remaining(self) -> int:
+        """Bytes still to come of the frame that is being forwarded."""
+        ...
+
+    def feed(self, data: bytes, now: float) -> bytes:
+        """What may be forwarded."""
+        ...
+
+
+class Inserting:
+    """Takes a scanner's place while frames of the sidecar's own wait for a boundary."""
+
+    DONE: Final = 101
+
+    __slots__ = ("inner", "insertion")
+
+    def __init__(self, inner: Scanner, *, fragmented: bool) -> None:
+        self.inner = inner
+        self.insertion = Insertion(inner.remaining, fragmented=fragmented)
+
+    @property
+    def remaining(self) -> int:
+        """Bytes still to come of the frame that is being forwarded."""
+        return self.inner.remaining
+
+    @property
+    def verdict(self) -> int:
+        """The scanner's, and DONE where that has none and nothing waits any more."""
+        if self.inner.verdict == scan.PASS and not self.insertion.waits:
+            return self.DONE
+        return self.inner.verdict
+
+    def feed(self, data: bytes, now: float) -> bytes:
+        """What may be forwarded, with what could be put in."""
+        return self.insertion.pass_on(self.inner.feed(data, now))
 
 
 class Owner(Protocol):
@@ -71,7 +124,7 @@ class Pipe(asyncio.Protocol):
         self.side: Literal["client", "upstream"] = side
         self.transport = transport
         self.meter = scanner
-        self.scanner: FrameScanner | Tail = scanner
+        self.scanner: Scanner = scanner
         self._now = now
         self._holds = 0
         self._rate_timer: asyncio.TimerHandle | None = None
@@ -113,6 +166,7 @@ class Pipe(asyncio.Protocol):
     def resume_writing(self) -> None:
         """This side has caught up."""
         self.peer.release(PEER_FULL)
+        self.release(UNREAD)
 
     @property
     def held(self) -> bool:
@@ -140,21 +194,43 @@ class Pipe(asyncio.Protocol):
         self.hold(RATE)
         self._rate_timer = self.link.loop.call_later(seconds, self.release, RATE)
 
-    def finish_frame(self) -> None:
-        """From here on forward only what is left of the frame under way."""
-        scanner = self.scanner
+    def inject(self, frame: bytes) -> None:
+        """Send a frame of the sidecar's own to this side: a control frame at the next boundary
+        between two frames of what its peer sends, a message at the next one between two messages.
+        Nothing is sent behind a close frame.
+        """
+        source = self.peer
+        if self.farewell or self.lost or self.transport.is_closing():
+            return
+        scanner, meter = source.scanner, source.meter
         if isinstance(scanner, Tail):
             return
-        inner = scanner if scanner.verdict == scan.PASS else None
-        self.scanner = Tail(inner, scanner.remaining)
+        if not isinstance(scanner, Inserting):
+            scanner = source.scanner = Inserting(scanner, fragmented=meter.fragmented)
+        scanner.insertion.put(frame)
+        source.data_received(b"")
+        if self.transport.get_write_buffer_size() > MAX_UNREAD:
+            self.hold(UNREAD)
+
+    def inserted(self) -> None:
+        """What was injected has gone out: scan as before."""
+        if isinstance(self.scanner, Inserting):
+            self.scanner = self.scanner.inner
+
+    def finish_frame(self) -> Tail:
+        """From here on forward only what is left of the frame under way."""
+        if isinstance(self.scanner, Tail):
+            return self.scanner
+        inner = self.meter if self.meter.verdict == scan.PASS else None
+        self.scanner = tail = Tail(inner, self.scanner.remaining)
         if self._rate_timer is not None:
             self._rate_timer.cancel()
         self.release(RATE)
+        return tail
 
     def discard(self) -> None:
         """From here on forward nothing: there is nobody to take it."""
-        self.finish_frame()
-        self.scanner.remaining = 0
+        self.finish_frame().remaining = 0
 
     def hang_up(self) -> None:
         """Close once what is written has gone out. Once only: asyncio's TLS transport that is

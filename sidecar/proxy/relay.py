@@ -22,7 +22,7 @@ from typing import Final, Literal
 
 from sidecar.model import CloseCode, Permit, Reason
 from sidecar.policy.session import DEFAULT_SESSION, Session
-from sidecar.proxy.pipe import PEER_FULL, Pipe
+from sidecar.proxy.pipe import PEER_FULL, Inserting, Pipe
 from sidecar.proxy.refusals import close_code
 from sidecar.proxy.sockets import half_close, has_hung_up
 from sidecar.proxy.tail import Tail
@@ -151,6 +151,8 @@ class Link:
             pipe.wait(pipe.meter.wait)
         elif verdict == scan.CLOSED:
             self._on_close_frame(pipe)
+        elif verdict == Inserting.DONE:
+            pipe.inserted()
         elif verdict == Tail.DONE:
             self._say_farewell(pipe.peer)
         elif self.closing is None:

@@ -19,7 +19,8 @@ cdef class FrameScanner:
     cdef int _mask_bit, _head
     cdef long long _max_message, _max_frame, _skip, _message
     cdef compiled.Bucket _messages_bucket, _payload_bucket, _controls_bucket
-    cdef bint _metered, _fragmented, _dropping
+    cdef readonly bint fragmented
+    cdef bint _metered, _dropping
 
     @cython.locals(
         end=cython.longlong, at=cython.longlong, start=cython.longlong, kept=list,

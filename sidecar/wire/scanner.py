@@ -86,12 +86,12 @@ class FrameScanner:
                    frames forwarded, data messages begun, and payload bytes forwarded of all
                    frames; without what was dropped
     dropped        data messages left out
+    fragmented     a fragmented message has begun and not ended
     """
 
     __slots__ = (
         "_controls_bucket",
         "_dropping",
-        "_fragmented",
         "_head",
         "_held",
         "_mask_bit",
@@ -106,6 +106,7 @@ class FrameScanner:
         "close_reason",
         "detail",
         "dropped",
+        "fragmented",
         "frames",
         "messages",
         "payload_bytes",
@@ -135,7 +136,7 @@ class FrameScanner:
     _held: bytes  # an incomplete header or close frame; with WAIT all that was not scanned
     _skip: int  # payload bytes still to come of a frame that is left out
     _message: int  # payload bytes so far of the fragmented message
-    _fragmented: bool  # a fragmented message has begun and not ended
+    fragmented: bool
     _dropping: bool  # and it is left out
 
     def __init__(
@@ -169,7 +170,7 @@ class FrameScanner:
         self._held = b""
         self._skip = 0
         self._message = 0
-        self._fragmented = False
+        self.fragmented = False
         self._dropping = False
 
     def feed(self, data: bytes, now: float) -> bytes:
@@ -205,13 +206,13 @@ class FrameScanner:
                 return b""
             at = start = self._skip
             self._skip = 0
-        if not self._fragmented:
+        if not self.fragmented:
             at = self._whole_messages(data, at, now)
         while end - at >= 2:
             first = data[at]
             second = data[at + 1]
             # a message in one frame, the common case, needs no other rule
-            whole = _FIN_TEXT <= first <= _FIN_BINARY and not self._fragmented
+            whole = _FIN_TEXT <= first <= _FIN_BINARY and not self.fragmented
             if (second & 0x80 != mask_bit or not whole) and self._forbidden(first, second):
                 break
             length = second & 0x7F
@@ -333,10 +334,10 @@ class FrameScanner:
             else:
                 self.dropped += 1
         if first & _FIN:
-            self._fragmented = False
+            self.fragmented = False
             self._message = 0
         else:
-            self._fragmented = True
+            self.fragmented = True
             self._message += length
         return fate
 
@@ -369,7 +370,7 @@ class FrameScanner:
 
     def _forbidden(self, first: int, second: int) -> bool:
         """Whether the first two bytes of a header break a rule; sets the verdict then."""
-        wrong = frames.header_error(first, second, self._mask_bit, self._fragmented)
+        wrong = frames.header_error(first, second, self._mask_bit, self.fragmented)
         if wrong:
             self._fail(PROTOCOL_ERROR, wrong)
         return wrong != ""
