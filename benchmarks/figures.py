@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
+    "CHATS",
     "FIGURES",
     "HANDSHAKES",
     "HEADLINES",
@@ -17,13 +18,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Shape:
-    """A load of messages in a closed loop; `payload` is in bytes, or "mixed"."""
+    """A load of messages in a closed loop; `payload` is in bytes, or "mixed". They are binary, or
+    the JSON texts of a `chat`.
+    """
 
     name: str
     title: str
     connections: int
     payload: str
     in_flight: int
+    chat: bool = False
 
 
 SHAPES: Final = (
@@ -32,6 +36,14 @@ SHAPES: Final = (
     Shape("8x64KiBx4", "8 connections × 64 KiB × 4 in flight", 8, "65536", 4),
     Shape("mixed", "16 connections × 16 B to 32 KiB × 4 in flight", 16, "mixed", 4),
 )
+
+
+CHATS: Final = (
+    Shape("chat128x1", "64 connections × 128 B of JSON × 1 in flight", 64, "128", 1, chat=True),
+    Shape("chat128x16", "64 connections × 128 B of JSON × 16 in flight", 64, "128", 16, chat=True),
+    Shape("chat8KiBx4", "16 connections × 8 KiB of JSON × 4 in flight", 16, "8192", 4, chat=True),
+)
+"""For what looks into messages."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,7 @@ HEADLINES: Final = (
 PRICED: Final = (
     *(
         Figure(f"{shape.name}.cpu_us", f"A message there and back, {shape.title}", "µs")
-        for shape in SHAPES[:2]
+        for shape in (*SHAPES[:2], *CHATS)
     ),
     Figure("paced.cpu_us", "A message there and back, 2,000 a second over 64 connections", "µs"),
     Figure("handshake.cpu_us", "A handshake and its close", "µs"),

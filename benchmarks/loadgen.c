@@ -9,7 +9,8 @@
  * handshake sends one line of the file more, in turn and from the first again after the last; the
  * first to send is line --header-start, from 0, and the JSON says as `begun` how many were sent.
  * --preface LINE is sent before the request (the PROXY protocol, version 1).
- * `--payload mixed` is a fixed pseudo-random mix of 16 B to 32 KiB. One JSON object is written to stdout; with --marks a line
+ * `--payload mixed` is a fixed pseudo-random mix of 16 B to 32 KiB. With --json the messages are text
+ * and look like those of a chat; without they are binary. One JSON object is written to stdout; with --marks a line
  * `begin` and a line `end` on stderr enclose what was measured, so that another program can read the
  * proxy's own clock at both. It ends by itself, at the latest after --limit seconds.
  *
@@ -20,7 +21,7 @@
  * handshake  connect, upgrade, check the answer, exchange close frames, hang up; again. With
  *            --refused STATUS that must be the answer, and after a 101 the server's close frame
  * idle       opens the connections, sends one message over each, writes its JSON and then holds them
- *            until stdin ends; from one source address for each 20,000 connections
+ *            until stdin ends, and answers pings; from one source address for each 20,000 connections
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -86,6 +87,7 @@ struct options {
     double warmup;
     int limit;
     bool marks;
+    bool json;
 };
 
 struct connection {
@@ -208,10 +210,26 @@ static uint32_t mixed_size(void)
     return low + (uint32_t)(next_random() % low);
 }
 
+/* A message of a chat, as long as asked for, under a random mask. */
+static size_t put_chat(uint8_t *out, uint32_t payload)
+{
+    static const char head[] = "{\"type\":\"chat\",\"text\":\"", end[] = "\"}";
+    uint8_t mask[4];
+    for (int i = 0; i < 4; i++)
+        out[i] = mask[i] = (uint8_t)(next_random() >> 56);
+    for (uint32_t i = 0; i < payload; i++) {
+        char letter = i < sizeof head - 1             ? head[i]
+                      : i + sizeof end - 1 >= payload ? end[i + sizeof end - 1 - payload]
+                                                      : (char)('a' + i % 26);
+        out[4 + i] = (uint8_t)letter ^ mask[i & 3];
+    }
+    return payload + 4;
+}
+
 static size_t put_frame(uint8_t *out, uint32_t payload)
 {
     size_t at = 0;
-    out[at++] = 0x82;
+    out[at++] = options.json ? 0x81 : 0x82;
     if (payload < 126) {
         out[at++] = (uint8_t)(0x80 | payload);
     } else if (payload < 65536) {
@@ -223,6 +241,8 @@ static size_t put_frame(uint8_t *out, uint32_t payload)
         for (int shift = 56; shift >= 0; shift -= 8)
             out[at++] = (uint8_t)((uint64_t)payload >> shift);
     }
+    if (options.json)
+        return at + put_chat(out + at, payload);
     /* A random mask over any payload is random bytes. */
     for (uint32_t i = 0; i < payload + 4; i++)
         out[at++] = (uint8_t)(next_random() >> 56);
@@ -450,7 +470,7 @@ static uint32_t take_frames(struct connection *c, const uint8_t *in, size_t leng
         uint8_t size = form < 126 ? 2 : form == 126 ? 4 : 10;
         if (c->header_length < size)
             continue;
-        if (c->header[0] != 0x82)
+        if (c->header[0] != (options.json ? 0x81 : 0x82))
             die("a frame of type 0x%02x came back", c->header[0]);
         c->remaining = form;
         if (size > 2) {
@@ -749,15 +769,46 @@ static void run_handshake(void)
     }
 }
 
+/* Answers the pings that came over an idle connection; each comes whole. */
+static void answer_pings(struct connection *c)
+{
+    uint8_t pong[6 + 125] = {0x8A};
+    ssize_t length = recv(c->fd, input, sizeof input, 0);
+    if (length < 0 && errno == EAGAIN)
+        return;
+    if (length <= 0)
+        die("an idle connection has ended");
+    for (ssize_t at = 0; at < length; at += 2 + input[at + 1]) {
+        uint8_t size = input[at + 1];
+        if (input[at] != 0x89 || size > 125 || at + 2 + size > length)
+            die("a frame of type 0x%02x came over an idle connection", input[at]);
+        pong[1] = 0x80 | size; /* the mask is zeros */
+        memcpy(pong + 6, input + at + 2, size);
+        if (send(c->fd, pong, 6 + (size_t)size, MSG_NOSIGNAL) != 6 + size)
+            die("a pong cannot be sent");
+    }
+}
+
 static void hold(void)
 {
-    char byte[64];
+    struct epoll_event events[EVENTS];
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     printf("{\"mode\": \"idle\", \"open\": %d}\n", options.connections);
     fflush(stdout);
+    for (int i = 0; i < options.connections; i++)
+        watch(&connections[i], EPOLLIN);
+    /* A file cannot be watched, and ends at once. */
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event) != 0)
+        return;
     for (;;) {
-        ssize_t length = read(STDIN_FILENO, byte, sizeof byte);
-        if (length == 0 || (length < 0 && errno != EINTR))
-            return;
+        int count = epoll_wait(epoll, events, EVENTS, -1);
+        for (int i = 0; i < count; i++) {
+            char byte[64];
+            if (events[i].data.ptr != NULL)
+                answer_pings(events[i].data.ptr);
+            else if (read(STDIN_FILENO, byte, sizeof byte) == 0)
+                return;
+        }
     }
 }
 
@@ -802,7 +853,8 @@ static void parse(int argc, char **argv)
         {"in-flight", 1, NULL, 'f'}, {"rate", 1, NULL, 'r'},     {"seconds", 1, NULL, 'd'},
         {"warmup", 1, NULL, 'w'},    {"limit", 1, NULL, 'l'},    {"marks", 0, NULL, 'm'},
         {"header-file", 1, NULL, 'F'}, {"header-start", 1, NULL, 'S'}, {"preface", 1, NULL, 'a'},
-        {"refused", 1, NULL, 'R'},   {NULL, 0, NULL, 0},
+        {"refused", 1, NULL, 'R'},   {"json", 0, NULL, 'j'},
+        {NULL, 0, NULL, 0},
     };
     char *headers[32];
     int count = 0, letter;
@@ -832,12 +884,15 @@ static void parse(int argc, char **argv)
         case 'w': options.warmup = number(optarg, "warmup", 0, 3600); break;
         case 'l': options.limit = (int)number(optarg, "limit", 1, 86400); break;
         case 'm': options.marks = true; break;
+        case 'j': options.json = true; break;
         default: exit(2);
         }
     }
     if (optind != argc - 1 || options.port == 0)
         die("usage: loadgen MODE --port PORT [--flag value]...; see the head of loadgen.c");
     options.mode = mode_of(argv[optind]);
+    if (options.json && options.payload < 32)
+        die("--json takes a --payload of 32 bytes at least");
     make_request(headers, count);
     if (options.header_file != NULL)
         read_lines();

@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from benchmarks import load
 from benchmarks.arguments import extent_of, output_of, parser_of, rounds_of
 from benchmarks.credentials import write_certificate
-from benchmarks.figures import PRICED, SHAPES, Handshake
+from benchmarks.figures import CHATS, PRICED, SHAPES, Handshake, Shape
 from benchmarks.machine import machine
 from benchmarks.measure import cpu_seconds, memory
 from benchmarks.peers import COMPILED, PeerError, Running, Site, free_port
@@ -133,10 +134,12 @@ def started(variant: Variant, site: Site) -> Iterator[Running]:
         yield stack.enter_context(Running(variant.peer(values, port), site))
 
 
-def _messages(site: Site, extent: Extent, running: Running | None) -> Mapping[str, float]:
+def _messages(
+    shapes: Sequence[Shape], site: Site, extent: Extent, running: Running | None
+) -> Mapping[str, float]:
     return {
         key: value
-        for shape in SHAPES[:2]
+        for shape in shapes
         for key, value in roundtrip(shape, site, extent, running).items()
         if key.endswith(".cpu_us")
     }
@@ -182,7 +185,8 @@ def _cpu_of_a_second(running: Running, extent: Extent) -> float:
 
 
 _MEASURES: Final[Mapping[str, Measure]] = {
-    "messages": _messages,
+    "messages": partial(_messages, SHAPES[:2]),
+    "chats": partial(_messages, CHATS),
     "paced": _paced,
     "handshakes": _handshakes,
     "idle": _idle,

@@ -106,6 +106,7 @@ def roundtrip(
         *("--connections", str(shape.connections)),
         *("--payload", shape.payload),
         *("--in-flight", str(shape.in_flight)),
+        *(["--json"] if shape.chat else []),
     ]
     pids = running.pids if running else ()
     result = load.run(

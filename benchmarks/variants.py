@@ -11,10 +11,12 @@ from benchmarks.peers import COMPILED, FOLDER, SIDECAR, Peer
 
 __all__ = ["LOADS", "VARIANTS", "Variant", "merged"]
 
-LOADS: Final = ("messages", "paced", "handshakes", "idle")
+LOADS: Final = ("messages", "chats", "paced", "handshakes", "idle")
 
 _MESSAGES: Final = ("messages",)
+_CHATS: Final = ("messages", "chats")
 _HANDSHAKES: Final = ("handshakes",)
+_IDLE: Final = ("idle",)
 _FORWARDED: Final = ("paced", "handshakes", "idle")
 
 
@@ -96,7 +98,7 @@ def _limits(*limits: str) -> str:
 
 
 def _of_messages() -> Iterator[Variant]:
-    everywhere = (*_MESSAGES, *_HANDSHAKES, "idle")
+    everywhere = (*_CHATS, *_HANDSHAKES, "idle")
     yield Variant("least", "the least there can be", None, everywhere)
     yield Variant(
         "again", "nothing: the same once more, to show what is noise", "least", everywhere
@@ -111,6 +113,23 @@ def _of_messages() -> Iterator[Variant]:
     yield Variant("unix", "a Unix socket to the upstream, not TCP", "least", everywhere, unix)
     yield Variant("python", "the scanner not compiled", "least", everywhere, compiled=False)
     yield Variant("python-limits", "the scanner not compiled", "limits", _MESSAGES, compiled=False)
+
+
+def _session(rules: str) -> str:
+    return f"defaults: {{session: {{{rules}}}}}"
+
+
+def _of_sessions() -> Iterator[Variant]:
+    refresh = "refresh: {when: {/type: refresh}, token: /token}"
+    yield Variant("refresh", "a `refresh` rule", "least", _CHATS, _session(refresh))
+    yield Variant(
+        *("python-refresh", "the scanner not compiled", "refresh", _CHATS), compiled=False
+    )
+    lives = "idle_timeout: 10m, max_lifetime: 12h"
+    yield _more("lives", "`idle_timeout` and `max_lifetime`", _session(lives), loads=_IDLE)
+    # More often than anyone would, so that it is seen in the time that is measured.
+    beats = f"{lives}, heartbeat: {{interval: 5s}}"
+    yield _more("heartbeat", "these, and a `heartbeat` each 5 s", _session(beats), loads=_IDLE)
 
 
 def _of_tls() -> Iterator[Variant]:
@@ -139,9 +158,11 @@ def _of_tokens() -> Iterator[Variant]:
     yield _more("cookie", "the token in a cookie, not a header", cookie, carrier="Cookie: session=")
 
 
-def _more(name: str, title: str, adds: str, **client: Any) -> Variant:
+def _more(
+    name: str, title: str, adds: str, loads: tuple[str, ...] = _HANDSHAKES, **client: Any
+) -> Variant:
     """A variant over that with HS256 tokens."""
-    return Variant(name, title, "HS256", _HANDSHAKES, adds, token="HS256", **client)  # noqa: S106
+    return Variant(name, title, "HS256", loads, adds, token="HS256", **client)  # noqa: S106
 
 
 _EIGHT_HEADERS: Final = """
@@ -223,6 +244,7 @@ VARIANTS: Final = (
     *_of_messages(),
     *_of_tls(),
     *_of_tokens(),
+    *_of_sessions(),
     *_of_rules(),
     *_of_identity(),
     *_of_audit(),

@@ -1,6 +1,7 @@
 """The load generator against a server that notes what it is sent."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -174,3 +175,69 @@ async def test_another_answer_than_the_refusal_is_an_error(
     assert code == 1
     assert result["count"] == 0
     assert error in result["first_error"]
+
+
+async def test_with_json_the_messages_are_texts_of_a_chat(loadgen: Path) -> None:
+    received: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWER)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                first, second = await reader.readexactly(2)
+                mask = await reader.readexactly(4)
+                text = unmasked(await reader.readexactly(second & 0x7F), mask)
+                received.append(bytes((first,)) + text)
+                writer.write(bytes((first, len(text))) + text)
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        code, output, _ = await run(
+            *(loadgen, "roundtrip", "--port", str(port), "--connections", "1", "--json"),
+            *("--payload", "100", "--seconds", "0.2", "--warmup", "0"),
+        )
+    assert code == 0
+    assert json.loads(output)["errors"] == 0
+    assert {one[0] for one in received} == {0x81}
+    texts = [json.loads(one[1:]) for one in received]
+    assert all(text["type"] == "chat" and text["text"].startswith("xyzab") for text in texts)
+    assert {len(one) for one in received} == {101}
+
+
+async def test_idle_connections_answer_pings(loadgen: Path) -> None:
+    pongs: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWER)
+        first, second = await reader.readexactly(2)
+        await reader.readexactly(4 + (second & 0x7F if second & 0x7F < 126 else 0))
+        if second & 0x7F == 126:
+            raise AssertionError("the message is longer than expected")
+        writer.write(bytes((first, second & 0x7F)) + bytes(second & 0x7F))
+        await asyncio.sleep(0.2)
+        writer.write(b"\x89\x04ping")
+        first, second = await reader.readexactly(2)
+        mask = await reader.readexactly(4)
+        pongs.put_nowait((first, unmasked(await reader.readexactly(second & 0x7F), mask)))
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        process = await asyncio.create_subprocess_exec(
+            *(loadgen, "idle", "--port", str(port), "--connections", "2", "--payload", "100"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(20):
+            assert [await pongs.get() for _ in range(2)] == [(0x8A, b"ping")] * 2
+            await process.communicate()
+
+
+def unmasked(payload: bytes, mask: bytes) -> bytes:
+    return bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
