@@ -13,6 +13,7 @@ __all__ = [
     "PONG",
     "TEXT",
     "apply_mask",
+    "close_code",
     "close_frame",
     "extended_length",
     "header_error",
@@ -49,6 +50,16 @@ def valid_close_code(code: int) -> bool:
     were added to the IANA registry later.
     """
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def close_code(payload: bytes) -> int:
+    """The code of a close frame with this unmasked payload, 1005 for none; 0 where it has one that
+    MUST NOT be set in a frame (section 7.4).
+    """
+    if not payload:
+        return NO_STATUS
+    code = payload[0] << 8 | payload[1]
+    return code if valid_close_code(code) else 0
 
 
 def header_error(first: int, second: int, mask_bit: int, fragmented: bool) -> str:
@@ -120,8 +131,10 @@ def close_frame(code: int, reason: str, mask: bytes | None) -> bytes:
 
 
 def apply_mask(payload: bytes, mask: bytes) -> bytes:
-    """Mask or unmask a control frame's payload, at most 125 bytes (RFC 6455 section 5.3)."""
-    return bytes(byte ^ mask[index & 3] for index, byte in enumerate(payload))
+    """Mask or unmask a payload with its key of 4 bytes (RFC 6455 section 5.3)."""
+    size = len(payload)
+    stream = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload) ^ int.from_bytes(stream)).to_bytes(size)
 
 
 def _cut(reason: str) -> bytes:

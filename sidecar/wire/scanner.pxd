@@ -6,21 +6,20 @@ cimport cython
 # The module, not its class: scanner.py offers Bucket to its importers, as a name of Python's.
 from sidecar.wire cimport buckets as compiled
 
-cdef int _PASS, _DROP, _FIN, _OPCODE, _CONTROL, _FIN_TEXT, _FIN_BINARY, _FIN_CLOSE, _TINY
+cdef int _PASS, _DROP, _FIN, _OPCODE, _CONTROL, _FIN_TEXT, _FIN_BINARY, _FIN_CLOSE, _FIN_PONG, _TINY
 
 
 cdef class FrameScanner:
     cdef readonly int verdict, close_code
     cdef readonly str detail
-    cdef readonly double wait
-    cdef readonly long long remaining, dropped
+    cdef readonly double wait, active_at
+    cdef readonly long long remaining, dropped, pongs
     cdef public long long frames, messages, payload_bytes  # the relay sets them back at an end
     cdef readonly bytes close_reason, _held
     cdef int _mask_bit, _head
     cdef long long _max_message, _max_frame, _skip, _message
     cdef compiled.Bucket _messages_bucket, _payload_bucket, _controls_bucket
-    cdef readonly bint fragmented
-    cdef bint _metered, _dropping
+    cdef bint _metered, _fragmented, _dropping
 
     @cython.locals(
         end=cython.longlong, at=cython.longlong, start=cython.longlong, kept=list,
@@ -29,6 +28,8 @@ cdef class FrameScanner:
         length=cython.longlong, body=cython.longlong, fate=cython.int,
     )
     cpdef bytes feed(self, bytes data, double now)
+
+    cdef bytes _go_on(self, bytes data)
 
     @cython.locals(
         end=cython.longlong, start=cython.longlong, last=cython.longlong,
@@ -52,7 +53,7 @@ cdef class FrameScanner:
     @cython.locals(wrong=str)
     cdef bint _forbidden(self, int first, int second)
 
-    @cython.locals(payload=bytes, code=cython.int)
+    @cython.locals(payload=bytes)
     cdef bint _closed(self, bytes data, long long body, long long length)
 
     cdef int _fail(self, int verdict, str detail)

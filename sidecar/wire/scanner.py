@@ -15,28 +15,10 @@ from sidecar.wire.buckets import (
     Bucket,
     take_both,
 )
+from sidecar.wire.verdicts import CLOSED, PASS, PROTOCOL_ERROR, RATE, TAKEN, TOO_BIG, WAIT
 
-__all__ = [
-    "CLOSED",
-    "ON_EXCEED_CLOSE",
-    "ON_EXCEED_DELAY",
-    "ON_EXCEED_DROP",
-    "PASS",
-    "PROTOCOL_ERROR",
-    "RATE",
-    "TOO_BIG",
-    "WAIT",
-    "Bucket",
-    "FrameScanner",
-]
-
-# Verdicts. All but PASS and WAIT are final.
-PASS = 0
-CLOSED = 1
-WAIT = 2
-PROTOCOL_ERROR = 3
-TOO_BIG = 4
-RATE = 5
+__all__ = ["ON_EXCEED_CLOSE", "ON_EXCEED_DELAY", "ON_EXCEED_DROP", "Bucket", "FrameScanner"]
+__all__ += ["CLOSED", "PASS", "PROTOCOL_ERROR", "RATE", "TAKEN", "TOO_BIG", "WAIT"]
 
 # What becomes of one frame, beside the verdicts: it passes (a number once compiled) or is left out.
 _PASS = PASS
@@ -50,6 +32,7 @@ _CONTROL = 0x08
 _FIN_TEXT = 0x81
 _FIN_BINARY = 0x82
 _FIN_CLOSE = 0x88
+_FIN_PONG = 0x8A
 
 _TINY = 1024  # bytes below which a fragment costs a message, or a million would cost one
 
@@ -72,10 +55,7 @@ class FrameScanner:
 
     Attributes to read after `feed`:
 
-    verdict        PASS: go on. CLOSED: the bytes returned end with a valid close frame. WAIT: the
-                   scanner keeps the rest, `feed(b"", later)` goes on with it; stop reading until
-                   then. PROTOCOL_ERROR, TOO_BIG, RATE: the bytes returned end before the
-                   offending frame. After a final verdict everything else is discarded.
+    verdict        one of sidecar.wire.verdicts, but for TAKEN
     detail         why a verdict is PROTOCOL_ERROR, TOO_BIG, RATE or WAIT; for the log
     wait           seconds until a WAIT is worth another try
     remaining      payload bytes still to come of the frame that is being forwarded; 0: what was
@@ -86,33 +66,17 @@ class FrameScanner:
                    frames forwarded, data messages begun, and payload bytes forwarded of all
                    frames; without what was dropped
     dropped        data messages left out
-    fragmented     a fragmented message has begun and not ended
+    pongs          pongs forwarded
+    active_at      `now` of the last data frame, ping or close frame, and of the inside of a long
+                   frame; 0.0: none yet
     """
 
     __slots__ = (
-        "_controls_bucket",
-        "_dropping",
-        "_head",
-        "_held",
-        "_mask_bit",
-        "_max_frame",
-        "_max_message",
-        "_message",
-        "_messages_bucket",
-        "_metered",
-        "_payload_bucket",
-        "_skip",
-        "close_code",
-        "close_reason",
-        "detail",
-        "dropped",
-        "fragmented",
-        "frames",
-        "messages",
-        "payload_bytes",
-        "remaining",
-        "verdict",
-        "wait",
+        *("verdict", "detail", "wait", "remaining", "close_code", "close_reason"),
+        *("frames", "messages", "payload_bytes", "dropped", "pongs", "active_at"),
+        *("_mask_bit", "_head", "_max_message", "_max_frame", "_metered"),
+        *("_messages_bucket", "_payload_bucket", "_controls_bucket"),
+        *("_held", "_skip", "_message", "_fragmented", "_dropping"),
     )
 
     verdict: int
@@ -125,6 +89,8 @@ class FrameScanner:
     messages: int
     payload_bytes: int
     dropped: int
+    pongs: int
+    active_at: float
     _mask_bit: int
     _head: int  # bytes of a header without extended length
     _max_message: int
@@ -136,7 +102,7 @@ class FrameScanner:
     _held: bytes  # an incomplete header or close frame; with WAIT all that was not scanned
     _skip: int  # payload bytes still to come of a frame that is left out
     _message: int  # payload bytes so far of the fragmented message
-    fragmented: bool
+    _fragmented: bool  # a fragmented message has begun and not ended
     _dropping: bool  # and it is left out
 
     def __init__(
@@ -149,9 +115,7 @@ class FrameScanner:
         payload: Bucket | None = None,
         controls: Bucket | None = None,
     ) -> None:
-        self.verdict = _PASS
-        self.detail = ""
-        self.wait = 0.0
+        self.verdict, self.detail, self.wait = _PASS, "", 0.0
         self.remaining = 0
         self.close_code = 0
         self.close_reason = b""
@@ -159,19 +123,45 @@ class FrameScanner:
         self.messages = 0
         self.payload_bytes = 0
         self.dropped = 0
+        self.pongs = 0
+        self.active_at = 0.0
         self._mask_bit = 0x80 if masked else 0
         self._head = 6 if masked else 2
+        self._held = b""
+        self._skip = self._message = 0
+        self._fragmented = self._dropping = False
+        self.limit(
+            max_message=max_message,
+            max_frame=max_frame,
+            messages=messages,
+            payload=payload,
+            controls=controls,
+        )
+
+    def limit(
+        self,
+        *,
+        max_message: int,
+        max_frame: int,
+        messages: Bucket | None,
+        payload: Bucket | None,
+        controls: Bucket | None,
+    ) -> None:
+        """Set every limit anew, as the constructor does, from the next header on.
+
+        A fragmented message under way is held to the new size at its next frame.
+        """
         self._max_message = min(max_message or _MAX_LENGTH, _MAX_LENGTH)
         self._max_frame = min(max_frame or _MAX_LENGTH, _MAX_LENGTH)
         self._messages_bucket = messages
         self._payload_bucket = payload
         self._controls_bucket = controls
         self._metered = messages is not None or payload is not None
-        self._held = b""
-        self._skip = 0
-        self._message = 0
-        self.fragmented = False
-        self._dropping = False
+
+    @property
+    def fragmented(self) -> bool:
+        """Whether a message is under way of which a frame has been forwarded, and not the last."""
+        return self._fragmented and not self._dropping
 
     def feed(self, data: bytes, now: float) -> bytes:
         """Scan what was read at `now` (seconds of a steady clock); return what may be forwarded.
@@ -180,12 +170,7 @@ class FrameScanner:
         is, and so is a close frame: at most 139 bytes, but for WAIT.
         """
         if self.verdict != _PASS or self._held:
-            if self.verdict not in (_PASS, WAIT):
-                return b""
-            self.verdict = _PASS
-            self.detail, self.wait = "", 0.0
-            data = self._held + data
-            self._held = b""
+            data = self._go_on(data)
         end = len(data)
         at = 0  # everything before it is decided: forwarded or dropped
         start = 0  # the first byte not passed on to `kept` or dropped
@@ -193,6 +178,8 @@ class FrameScanner:
         mask_bit, head = self._mask_bit, self._head
         max_frame, max_message = self._max_frame, self._max_message
         if self.remaining:
+            if self.remaining > 125:  # else it could be the rest of a pong
+                self.active_at = now
             if self.remaining > end:
                 self.remaining -= end
                 self.payload_bytes += end
@@ -206,13 +193,13 @@ class FrameScanner:
                 return b""
             at = start = self._skip
             self._skip = 0
-        if not self.fragmented:
+        if not self._fragmented:
             at = self._whole_messages(data, at, now)
         while end - at >= 2:
             first = data[at]
             second = data[at + 1]
             # a message in one frame, the common case, needs no other rule
-            whole = _FIN_TEXT <= first <= _FIN_BINARY and not self.fragmented
+            whole = _FIN_TEXT <= first <= _FIN_BINARY and not self._fragmented
             if (second & 0x80 != mask_bit or not whole) and self._forbidden(first, second):
                 break
             length = second & 0x7F
@@ -236,10 +223,12 @@ class FrameScanner:
             if first == _FIN_CLOSE:
                 # its code has to be checked before a byte of it goes on, so it must be whole
                 if length <= end - body and self._closed(data, body, length):
+                    self.active_at = now
                     at = body + length
                 break
             if whole and not self._metered:
                 self.messages += 1
+                self.active_at = now
                 fate = _PASS
             else:
                 fate = self._admit(first, length, now)
@@ -272,6 +261,14 @@ class FrameScanner:
         if start == 0 and at == end:
             return data
         return data[start:at]
+
+    def _go_on(self, data: bytes) -> bytes:
+        """What is to be scanned, with what was kept before; nothing after a final verdict."""
+        if self.verdict not in (_PASS, WAIT):
+            return b""
+        data = self._held + data
+        self.verdict, self.detail, self.wait, self._held = _PASS, "", 0.0, b""
+        return data
 
     def _whole_messages(self, data: bytes, at: int, now: float) -> int:
         """Pass the messages in one short frame each that stand at `at`, all at once; where the
@@ -315,6 +312,7 @@ class FrameScanner:
         self.frames += count
         self.messages += count
         self.payload_bytes += payload
+        self.active_at = now
         return at
 
     def _admit(self, first: int, length: int, now: float) -> int:
@@ -323,10 +321,15 @@ class FrameScanner:
             bucket = self._controls_bucket
             if bucket is not None and bucket.take(1.0, now) > 0.0:
                 return self._fail(RATE, "control frames")
+            if first == _FIN_PONG:
+                self.pongs += 1
+            else:
+                self.active_at = now
             return _PASS
         fate = _DROP if self._dropping else self._charge(first, length, now)
         if fate != _PASS and fate != _DROP:
             return fate
+        self.active_at = now
         self._dropping = fate == _DROP and first & _FIN == 0
         if first & _OPCODE:
             if fate == _PASS:
@@ -334,10 +337,10 @@ class FrameScanner:
             else:
                 self.dropped += 1
         if first & _FIN:
-            self.fragmented = False
+            self._fragmented = False
             self._message = 0
         else:
-            self.fragmented = True
+            self._fragmented = True
             self._message += length
         return fate
 
@@ -370,7 +373,7 @@ class FrameScanner:
 
     def _forbidden(self, first: int, second: int) -> bool:
         """Whether the first two bytes of a header break a rule; sets the verdict then."""
-        wrong = frames.header_error(first, second, self._mask_bit, self.fragmented)
+        wrong = frames.header_error(first, second, self._mask_bit, self._fragmented)
         if wrong:
             self._fail(PROTOCOL_ERROR, wrong)
         return wrong != ""
@@ -380,12 +383,10 @@ class FrameScanner:
         payload = data[body : body + length]
         if self._mask_bit:
             payload = frames.apply_mask(payload, data[body - 4 : body])
-        code = payload[0] << 8 | payload[1] if length else frames.NO_STATUS
-        # section 7.4: some codes MUST NOT be set in a frame
-        if length and not frames.valid_close_code(code):
+        self.close_code = frames.close_code(payload)
+        if not self.close_code:
             self._fail(PROTOCOL_ERROR, "close code not allowed")
             return False
-        self.close_code = code
         self.close_reason = payload[2:]
         self.verdict = CLOSED
         self.frames += 1

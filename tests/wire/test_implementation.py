@@ -23,7 +23,16 @@ EDGES = [
 ]
 ATTRIBUTES = (
     *("verdict", "detail", "wait", "remaining", "close_code", "close_reason"),
-    *("frames", "messages", "payload_bytes", "dropped", "_held"),
+    *(
+        "frames",
+        "messages",
+        "payload_bytes",
+        "dropped",
+        "pongs",
+        "active_at",
+        "fragmented",
+        "_held",
+    ),
 )
 
 
