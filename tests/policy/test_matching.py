@@ -44,16 +44,57 @@ def test_a_message_of_the_pattern_gives_its_token(message: str) -> None:
         b'{"type": ["refresh"], "data": {"token": "a.b.c"}}',
         b'{"data": {"token": "a.b.c", "type": "refresh"}}',
         b'{"type": "message", "text": "type: refresh", "data": {"token": "a.b.c"}}',
-        # not strict: somebody else may read it otherwise
-        b'{"type": "refresh", "type": "refresh", "data": {"token": "a.b.c"}}',
-        b'{"type": "refresh", "data": {"token": "a.b.c"}, "x": NaN}',
-        b'{"type": "refresh", "data": {"token": "a.b.c"}, "x": "\\ud800"}',
         b'{"type": "refresh", "data": {"token": "a.b.c"}',
-        b'\xef\xbb\xbf{"type": "refresh", "data": {"token": "a.b.c"}}',
+        b'{"type": "refresh", "data": {"token": "a.b.c"}, "x": "\xff"}',
+        b'{"type": "refreshed", "type": "refreshing", "data": {"token": "a.b.c"}}',
+        b'{"type": "refreshed", "data": {"token": "a.b.c"}, "x": NaN}',
+        b'\xef\xbb\xbf["refresh"]',
+        b'{"type":' + b"[" * 4000 + b"}",
     ],
 )
 def test_another_message_is_none_of_the_pattern(message: bytes) -> None:
     assert REFRESH.match(message) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"type": "refresh", "type": "refresh", "data": {"token": "a.b.c"}}',
+        b'{"type": "refresh", "type": "x", "data": {"token": "a.b.c"}}',
+        b'{"type": "x", "type": "refresh", "data": {"token": "a.b.c"}}',
+        b'{"type": "refresh", "data": 1, "data": {"token": "a.b.c"}}',
+        b'{"type": "refresh", "data": {"token": "a.b.c"}, "x": NaN}',
+        b'{"type": "refresh", "data": {"token": "a.b.c"}, "x": -Infinity}',
+        b'{"type": "refresh", "data": {"token": "a.b.c"}, "x": 1e999}',
+        b'{"type": "refresh", "data": {"token": "a.b.c"}, "x": "\\ud800"}',
+        b'{"type": "refresh", "data": {"token": "a.b.c"}, "x": "a\nb"}',
+        b'{"type": "refresh", "data": {"token": "a.b.c"}, "x": ' + b"[" * 50 + b"]" * 50 + b"}",
+        b'{"type": "refresh", "data": {"token": "a.b.c"}, "x": ' + b"[" * 2000 + b"]" * 2000 + b"}",
+        b'\xef\xbb\xbf{"type": "refresh", "data": {"token": "a.b.c"}}',
+    ],
+)
+def test_a_message_that_only_a_lenient_reader_understands_is_a_failed_attempt(
+    message: bytes,
+) -> None:
+    assert REFRESH.match(message) == BadToken(
+        "the message is not JSON that every reader understands alike"
+    )
+    assert REFRESH.could_match(message)
+    assert all(REFRESH.could_begin(message[:end]) for end in range(9))
+
+
+@pytest.mark.parametrize("number", ["refresh", 1])
+def test_a_number_that_python_does_not_read_is_for_lenient_readers(number: Constant) -> None:
+    one = pattern({"/type": number}, limit=9000)
+    message = f'{{"type": {json.dumps(number)}, "token": "a.b.c", "x": {"1" * 9000}}}'.encode()
+    assert isinstance(one.match(message), BadToken)
+
+
+def test_a_control_character_that_is_not_escaped_hides_nothing() -> None:
+    one = pattern({"/ty\npe": "re\nfresh"})
+    message = b'{"ty\npe": "re\nfresh", "token": "a.b.c"}'
+    assert isinstance(one.match(message), BadToken)
+    assert one.could_match(message)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +185,17 @@ def test_most_messages_are_told_by_a_glance(message: bytes) -> None:
 
 def test_an_escape_could_hide_what_is_looked_for() -> None:
     assert REFRESH.could_match(b'{"type": "\\u0072efresh"}')
-    assert REFRESH.could_match(b'{"text": "a\\n"}')
+    assert not REFRESH.could_match(b'{"text": "a\\n\\u20ac"}')
+
+
+def test_an_escape_of_any_character_could_hide_what_is_not_ascii() -> None:
+    assert pattern({"/type": "€"}).could_match(b'{"type": "\\u20ac"}')
+
+
+@pytest.mark.parametrize("wanted", ["a/b", 'a"b', "a\\b", "a\nb"])
+def test_any_escape_could_hide_what_has_one(wanted: str) -> None:
+    assert pattern({"/type": wanted}).could_match(b'{"type": "a\\/b"}')
+    assert not pattern({"/typ/e": wanted}).could_match(b'{"type": "a"}')
 
 
 @pytest.mark.parametrize(
