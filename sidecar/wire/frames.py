@@ -1,5 +1,5 @@
-"""Frames of RFC 6455: opcodes, the rules of a header, close codes, and the control frames that the
-sidecar itself writes.
+"""Frames of RFC 6455: opcodes, the rules of a header, close codes, and the frames that the sidecar
+itself writes.
 """
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "close_frame",
     "extended_length",
     "header_error",
+    "ping_frame",
+    "text_frame",
     "valid_close_code",
 ]
 
@@ -128,6 +130,23 @@ def close_frame(code: int, reason: str, mask: bytes | None) -> bytes:
     if mask is None:
         return bytes((0x80 | CLOSE, len(payload))) + payload
     return bytes((0x80 | CLOSE, 0x80 | len(payload))) + mask + apply_mask(payload, mask)
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A server's text message in one frame (RFC 6455 section 5.6). `payload` is UTF-8."""
+    size = len(payload)
+    if size < 126:
+        length = bytes((size,))
+    elif size < 0x10000:
+        length = b"\x7e" + size.to_bytes(2, "big")
+    else:
+        length = b"\x7f" + size.to_bytes(8, "big")
+    return bytes((_FIN | TEXT,)) + length + payload
+
+
+def ping_frame(payload: bytes) -> bytes:
+    """A server's ping (RFC 6455 section 5.5.2) with a payload of at most 125 bytes."""
+    return bytes((_FIN | PING, len(payload))) + payload
 
 
 def apply_mask(payload: bytes, mask: bytes) -> bytes:

@@ -2,7 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.wire.frames import apply_mask, close_frame, valid_close_code
+from sidecar.wire.frames import (
+    apply_mask,
+    close_frame,
+    ping_frame,
+    text_frame,
+    valid_close_code,
+)
+from sidecar.wire.scanner import FrameScanner
+from tests.support.frames import PING, TEXT, frame
 
 MASK = b"\x37\xfa\x21\x3d"
 
@@ -34,9 +42,9 @@ def test_a_servers_close_frame_is_not_masked() -> None:
 
 
 def test_a_clients_close_frame_is_masked() -> None:
-    frame = close_frame(1000, "bye", MASK)
-    assert frame[:6] == b"\x88\x85" + MASK
-    assert apply_mask(frame[6:], MASK) == b"\x03\xe8bye"
+    sent = close_frame(1000, "bye", MASK)
+    assert sent[:6] == b"\x88\x85" + MASK
+    assert apply_mask(sent[6:], MASK) == b"\x03\xe8bye"
 
 
 def test_no_status_gives_an_empty_close_frame() -> None:
@@ -51,9 +59,9 @@ def test_a_close_frame_with_another_code_is_refused(code: int) -> None:
 
 
 def test_a_long_reason_is_cut_at_a_character() -> None:
-    frame = close_frame(4403, "a" * 122 + "é", None)
-    assert frame[1] == 124
-    assert frame[4:] == b"a" * 122
+    sent = close_frame(4403, "a" * 122 + "é", None)
+    assert sent[1] == 124
+    assert sent[4:] == b"a" * 122
 
 
 def test_a_reason_of_123_bytes_is_kept() -> None:
@@ -66,7 +74,21 @@ def test_a_lone_surrogate_in_a_reason_is_replaced() -> None:
 
 @given(reason=st.text(max_size=200))
 def test_a_close_frames_reason_is_utf8_and_fits(reason: str) -> None:
-    frame = close_frame(1000, reason, None)
-    assert frame[1] == len(frame) - 2 <= 125
-    sent = frame[4:].decode()
+    closing = close_frame(1000, reason, None)
+    assert closing[1] == len(closing) - 2 <= 125
+    sent = closing[4:].decode()
     assert reason.encode("utf-8", "replace").decode().startswith(sent)
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+def test_a_text_message_has_its_length_in_the_shortest_form(size: int) -> None:
+    payload = b"a" * size
+    sent = text_frame(payload)
+    assert sent == frame(TEXT, payload, masked=False)
+    scanner = FrameScanner(masked=False)
+    assert scanner.feed(sent, 0.0) == sent
+    assert (scanner.messages, scanner.remaining) == (1, 0)
+
+
+def test_a_ping_bears_its_payload() -> None:
+    assert ping_frame(b"12345678") == frame(PING, b"12345678", masked=False)
