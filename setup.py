@@ -18,8 +18,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
 VARIABLE = "WS_SIDECAR_COMPILE"
-# The scanner needs the buckets in the same form: both are compiled or none.
-MODULES = ("sidecar.wire.buckets", "sidecar.wire.scanner")
+# The scanner needs the buckets in the same form, and the tap both: all are compiled or none.
+MODULES = ("sidecar.wire.buckets", "sidecar.wire.scanner", "sidecar.wire.tap")
 # Compilers for some processors fuse a product and a sum, and so would round unlike Python.
 FLAGS = [] if sys.platform == "win32" else ["-ffp-contract=off"]
 PROBE = "#include <Python.h>\nPyMODINIT_FUNC PyInit_probe(void) { return NULL; }\n"

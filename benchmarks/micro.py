@@ -16,14 +16,21 @@ from types import FrameType, SimpleNamespace
 from typing import Any, Final, cast
 
 from sidecar.policy.limits import Limits, Rate
+from sidecar.policy.matching import MessagePattern
+from sidecar.policy.pointers import ClaimPath
 from sidecar.proxy.pipe import Pipe
 from sidecar.proxy.scanners import client_scanner, upstream_scanner
 from sidecar.wire import scanner as scanner_module
+from sidecar.wire.tap import TappedScanner
 
 __all__ = ["BUDGETS", "READS", "Cost", "cost_of", "is_compiled"]
 
 _ROUNDS: Final = 64
 _KEY: Final = b"\x00\x00\x00\x00"
+_MESSAGE: Final = b'{"type": "message", "text": "' + b"." * 97 + b'"}'  # 128 bytes
+_REFRESH: Final = MessagePattern(
+    ((ClaimPath.parse("/type"), "refresh"),), ClaimPath.parse("/token"), 16384
+)
 _LIMITS: Final = Limits(
     client_message=2**20, upstream_message=2**20, frame=2**20, messages=Rate(1e9, 1, 1e9)
 )
@@ -50,11 +57,14 @@ class Cost:
 
 @dataclass(frozen=True)
 class Read:
-    """What a pipe gets, again and again: `first` once, then `data` each time."""
+    """What a pipe gets, again and again: `first` once, then `data` each time. With `tapped`,
+    messages that bring a new token are taken out of it.
+    """
 
     masked: bool
     first: bytes
     data: bytes
+    tapped: bool = False
 
 
 def _frame(payload: int, *, masked: bool) -> bytes:
@@ -66,6 +76,11 @@ def _frame(payload: int, *, masked: bool) -> bytes:
     else:
         header = bytes([0x82, mask_bit | 127]) + payload.to_bytes(8, "big")
     return header + (_KEY if masked else b"") + bytes(payload)
+
+
+def _text(payload: bytes) -> bytes:
+    """A client's text message, whose key of zeros masks nothing."""
+    return b"\x81\xfe" + len(payload).to_bytes(2, "big") + _KEY + payload
 
 
 def _partial(*, masked: bool) -> Read:
@@ -83,6 +98,12 @@ READS: Final[Mapping[str, Read]] = {
         ("16 small frames", Read(masked, b"", _frame(128, masked=masked) * 16)),
         ("inside a big frame", _partial(masked=masked)),
     )
+} | {
+    f"{name}, tapped client": Read(True, b"", data, tapped=True)
+    for name, data in (
+        ("one small message", _text(_MESSAGE)),
+        ("16 small frames", _frame(128, masked=True) * 16),
+    )
 }
 
 
@@ -92,7 +113,7 @@ def is_compiled() -> bool:
 
 
 # A client's messages are charged to a rate: that is what its frames cost more. A read inside a big
-# frame must not copy a byte.
+# frame must not copy a byte. A small text message is unmasked to be looked at; compiled, in place.
 _INTERPRETED: Final = {
     "one small frame, client": Cost(6, 128, 0.5),
     "16 small frames, client": Cost(6, 512, 0.5),
@@ -100,6 +121,8 @@ _INTERPRETED: Final = {
     "one small frame, upstream": Cost(3, 128, 0.5),
     "16 small frames, upstream": Cost(3, 512, 0.5),
     "inside a big frame, upstream": Cost(2, 256, 0.5),
+    "one small message, tapped client": Cost(9, 768, 0.5),
+    "16 small frames, tapped client": Cost(7, 512, 0.5),
 }
 _COMPILED: Final = {name: replace(cost, calls=1) for name, cost in _INTERPRETED.items()}
 BUDGETS: Final[Mapping[str, Cost]] = _COMPILED if is_compiled() else _INTERPRETED
@@ -112,17 +135,19 @@ class _Upstream:
         self.write: Callable[[bytes], None] = deque[bytes](maxlen=1).append
 
 
-def _pipe(masked: bool) -> Pipe:
+def _pipe(read: Read) -> Pipe:
     """A pipe with limits on, whose peer takes everything."""
-    scanner = client_scanner(_LIMITS) if masked else upstream_scanner(_LIMITS)
+    scanner = client_scanner(_LIMITS) if read.masked else upstream_scanner(_LIMITS)
     transport = cast(Any, SimpleNamespace())
-    pipe = Pipe("client" if masked else "upstream", transport, scanner, time.monotonic)
+    pipe = Pipe("client" if read.masked else "upstream", transport, scanner, time.monotonic)
+    if read.tapped:
+        pipe.scanner = TappedScanner(scanner, _REFRESH, None)
     pipe.peer = cast(Any, SimpleNamespace(transport=_Upstream()))
     return pipe
 
 
 def _ready(read: Read) -> Callable[[bytes], None]:
-    pipe = _pipe(read.masked)
+    pipe = _pipe(read)
     if read.first:
         pipe.data_received(read.first)
     for _ in range(4):

@@ -87,7 +87,11 @@ def test_without_compiling_the_wheel_is_for_every_machine(python_wheel: Path) ->
 def test_with_compiling_the_wheel_is_for_this_machine(compiled_wheel: Path) -> None:
     version = f"cp{sys.version_info.major}{sys.version_info.minor}"
     assert f"-{version}-{version}-" in compiled_wheel.name
-    assert compiled_files(compiled_wheel) == {"sidecar/wire/buckets", "sidecar/wire/scanner"}
+    assert compiled_files(compiled_wheel) == {
+        "sidecar/wire/buckets",
+        "sidecar/wire/scanner",
+        "sidecar/wire/tap",
+    }
 
 
 def test_both_wheels_hold_the_same_beside_it(python_wheel: Path, compiled_wheel: Path) -> None:
@@ -160,7 +164,8 @@ def test_the_source_archive_has_what_compiling_needs_and_nothing_it_makes(
     (archive,) = (tmp_path / "dist").glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    assert {"setup.py", "sidecar/wire/scanner.pxd", "sidecar/wire/buckets.pxd"} <= names
+    wanted = {f"sidecar/wire/{name}.pxd" for name in ("buckets", "scanner", "tap")}
+    assert {"setup.py", *wanted} <= names
     assert [name for name in names if name.endswith(MADE_BY_COMPILING)] == []
 
 

@@ -11,7 +11,9 @@ from sidecar.proxy.pipe import Pipe
 from sidecar.proxy.relay import Link
 from sidecar.proxy.tail import Tail
 from sidecar.wire.scanner import ON_EXCEED_DELAY, Bucket, FrameScanner
+from sidecar.wire.tap import TappedScanner
 from tests.support.frames import PING, TEXT, close, frame
+from tests.support.streams import Refresh
 
 HELLO = frame(TEXT, b"hello")
 BACK = frame(TEXT, b"back", masked=False)
@@ -309,6 +311,33 @@ async def test_a_code_may_be_given_for_an_end(bench: Bench) -> None:
     closing = bench.link.closing
     assert closing is not None
     assert (closing.code, closing.by, closing.detail) == (4000, "sidecar", "by hand")
+
+
+@pytest.mark.parametrize("fin", [True, False])
+async def test_a_message_that_is_held_when_the_connection_ends_is_not_forwarded(
+    bench: Bench, fin: bool
+) -> None:
+    _, upstream = bench.wires
+    bench.client.scanner = TappedScanner(bench.client.meter, Refresh(), None)
+    held = frame(TEXT, b'{"do": "refresh"', fin=fin)
+    bench.client.data_received(HELLO + held[: len(held) - fin])
+    bench.link.end(Reason.DRAINING)
+    assert bench.upstream.farewell
+    bench.client.data_received(held[len(held) - fin :] + close(1012))
+    assert upstream.written.startswith(HELLO + b"\x88")
+    assert len(upstream.written) == len(HELLO + close(1012, Reason.DRAINING.value))
+    assert bench.client.closed
+    assert bench.client.meter.frames == 2
+
+
+async def test_a_frame_that_has_passed_in_part_is_finished(bench: Bench) -> None:
+    _, upstream = bench.wires
+    bench.client.scanner = TappedScanner(bench.client.meter, Refresh(), None)
+    bench.client.data_received(HELLO[:8])
+    bench.link.end(Reason.DRAINING)
+    assert not bench.upstream.farewell
+    bench.client.data_received(HELLO[8:] + HELLO)
+    assert upstream.written.startswith(HELLO + b"\x88")
 
 
 async def test_a_tail_that_is_at_a_boundary_is_done() -> None:

@@ -13,24 +13,25 @@ import pytest
 
 import sidecar.proxy.scanners
 import sidecar.wire
-from sidecar.wire import buckets, scanner
+from sidecar.wire import buckets, scanner, tap
 
 SOURCES = Path(__file__).parents[2] / "sidecar" / "wire"
 BUILT = SOURCES.parents[1] / "build" / "compiled" / "sidecar" / "wire"
-MODULES = ("buckets", "scanner")
-CLASSES = ("Bucket", "FrameScanner")
+MODULES = ("buckets", "scanner", "tap")
+CLASSES = ("Bucket", "FrameScanner", "TappedScanner")
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """Both classes in one form; `name` is what `sidecar.wire.implementation` says of it."""
+    """The classes in one form; `name` is what `sidecar.wire.implementation` says of it."""
 
     name: str
     Bucket: type[buckets.Bucket]
     FrameScanner: type[scanner.FrameScanner]
+    TappedScanner: type[tap.TappedScanner]
 
 
-PYTHON = Implementation("python", buckets.Bucket, scanner.FrameScanner)
+PYTHON = Implementation("python", buckets.Bucket, scanner.FrameScanner, tap.TappedScanner)
 
 
 @functools.cache
@@ -42,11 +43,16 @@ def compiled() -> Implementation:
     files = [file for name in MODULES if (file := _compiled_file(name)) is not None]
     if len(files) < len(MODULES):
         pytest.skip("no compiled scanner: `make test` builds it, with Cython and a C compiler")
-    for name in ("buckets.py", "buckets.pxd", "scanner.py", "scanner.pxd"):
+    for name in (f"{module}.{kind}" for module in MODULES for kind in ("py", "pxd")):
         if (SOURCES / name).read_bytes() != (BUILT / name).read_bytes():
             pytest.fail(f"{name} has changed since it was compiled: run `make test`")
     loaded = _load(files)
-    return Implementation("compiled", loaded["buckets"].Bucket, loaded["scanner"].FrameScanner)
+    return Implementation(
+        "compiled",
+        loaded["buckets"].Bucket,
+        loaded["scanner"].FrameScanner,
+        loaded["tap"].TappedScanner,
+    )
 
 
 def _compiled_file(name: str) -> Path | None:

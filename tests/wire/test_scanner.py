@@ -153,6 +153,12 @@ def test_a_length_that_is_not_minimal_is_refused(length: bytes) -> None:
     assert refused(b"\x82" + length) == "length not in its shortest form"
 
 
+def test_a_length_that_is_not_minimal_is_refused_at_the_very_start() -> None:
+    scanner = FrameScanner(masked=True)
+    assert scanner.feed(b"\x82\xfe\x00\x03" + MASK + b"abc", 0.0) == b""
+    assert scanner.verdict == PROTOCOL_ERROR
+
+
 def test_a_length_over_63_bits_is_refused() -> None:
     assert refused(b"\x82\xff\x80" + bytes(7)) == "length over 63 bits"
     assert refused(b"\x82\xff" + b"\xff" * 8 + MASK) == "length over 63 bits"
