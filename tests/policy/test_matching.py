@@ -280,6 +280,22 @@ def test_every_spelling_of_a_message_is_recognised(one: tuple[MessagePattern, by
     assert all(matcher.could_begin(message[:end]) for end in range(len(message) + 1))
 
 
+@given(messages(), st.booleans())
+def test_a_second_token_hides_no_message(
+    one: tuple[MessagePattern, bytes, str], ahead: bool
+) -> None:
+    matcher, message, _ = one
+    start, end = message.index(b"{") + 1, message.rindex(b"}")
+    member = b'"token!": 1'
+    doubled = (
+        message[:start] + member + b"," + message[start:]
+        if ahead
+        else message[:end] + b"," + member + message[end:]
+    )
+    assert isinstance(matcher.match(doubled), BadToken)
+    assert matcher.could_match(doubled)
+
+
 @given(
     st.binary(max_size=60)
     | st.text('{}[]":,\\u0typerefsh \n', max_size=60).map(str.encode)

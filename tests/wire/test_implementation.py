@@ -14,6 +14,7 @@ from sidecar.wire.buckets import ON_EXCEED_CLOSE, ON_EXCEED_DELAY, ON_EXCEED_DRO
 from sidecar.wire.scanner import TOO_BIG
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT, close, frame
 from tests.support.implementations import PYTHON, Implementation, compiled
+from tests.support.streams import OWN_PONG, Message, Refresh, pieces, streams
 
 LONGEST = 2**63 - 1
 # Where a signed or a floating number of 64 bits ends, and above.
@@ -175,6 +176,28 @@ def test_a_message_of_many_gigabytes_is_counted_the_same(on_exceed: int | None) 
     seen = follow(compiled(), Rules(max_message=2 * size + 1999, messages=messages), reads)
     assert seen == follow(PYTHON, Rules(max_message=2 * size + 1999, messages=messages), reads)
     assert TOO_BIG in seen[-1]
+
+
+def follow_tap(form: Implementation, given_reads: list[bytes]) -> list[tuple[object, ...]]:
+    """The same of what takes messages and pongs out."""
+    inner = form.FrameScanner(masked=True)
+    scanner = form.TappedScanner(inner, Refresh(), OWN_PONG)
+    seen = []
+    for data in given_reads:
+        out = scanner.feed(data, 1.0)
+        seen.append((out, out is data, scanner.verdict, scanner.remaining, scanner.take()))
+    return [*seen, (scanner.release(), scanner.remaining)]
+
+
+BEGUN_REFRESH = frame(TEXT, b'{"do":"re', fin=False)
+
+
+@given(stream=streams, end=st.binary(max_size=20), cuts=st.lists(st.integers(0, 5000)))
+@example([], BEGUN_REFRESH + header(0x80, 0xFF, LONGEST - 9) + bytes(4), [])
+@example([], header(0x81, 0xFF, LONGEST) + bytes(5), [])
+def test_the_same_is_taken_out(stream: list[Message], end: bytes, cuts: list[int]) -> None:
+    reads = pieces(b"".join(message.data for message in stream) + end, cuts)
+    assert follow_tap(compiled(), reads) == follow_tap(PYTHON, reads)
 
 
 costs = st.integers(0, LONGEST) | st.integers(0, 50) | st.floats(0, 1e19)
