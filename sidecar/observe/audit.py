@@ -89,25 +89,34 @@ class Closure(NamedTuple):
 
 
 class Event(StrEnum):
-    """What can be done to connections from outside, as the log calls it."""
+    """What can be done to live connections, as the log calls it."""
 
     REVOCATION_ADDED = "revocation_added"
     REVOCATION_WITHDRAWN = "revocation_withdrawn"
     KICKED = "kicked"
     LOGOUT_REFUSED = "logout_refused"
+    REFRESHED = "token_refreshed"
+    REFRESH_REFUSED = "token_refresh_refused"
+
+
+_REFUSALS: Final = frozenset({Event.LOGOUT_REFUSED, Event.REFRESH_REFUSED})
+"""Written as warnings, and not without bound: a stranger or a client can cause them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What an administrator or an issuer of tokens asked for, and from which address.
+    """What an administrator, an issuer of tokens or a connection's own client asked for, and from
+    which address.
 
-    `user` is whom a revocation names, by the user's claim or sub; `session_id` and `token_id` are
-    the sid and jti that it names, `before` is its moment in seconds since the epoch. `closed` is
-    how many live connections it ended. `detail` is for the log alone.
+    `reason` is why it was refused. `user` is whom a revocation names, by the user's claim or sub,
+    or the connection's; `session_id` and `token_id` are the sid and jti that it names, `before` is
+    its moment in seconds since the epoch. `closed` is how many live connections it ended. `detail`
+    is for the log alone.
     """
 
     event: Event
     address: str
+    reason: str | None = None
     revocation_id: str | None = None
     kind: str | None = None
     provider: str | None = None
@@ -189,10 +198,10 @@ class AuditLog:
             self._emit(now, "info", "connection_closed", self._of_closure(closure), _MAX_LINE)
 
     def action(self, action: Action) -> None:
-        """Record what was asked for. A refused logout token counts as a refusal."""
+        """Record what was asked for."""
         now = self._clock()
         self._summarise(now)
-        if action.event is not Event.LOGOUT_REFUSED:
+        if action.event not in _REFUSALS:
             self._emit(now, "info", action.event, self._of_action(action), _MAX_LINE)
         elif self._is_flooded(now):
             self._suppress(action.event, now)
@@ -283,6 +292,7 @@ class AuditLog:
 
     def _of_action(self, action: Action) -> Iterable[tuple[str, Any]]:
         yield "address", action.address
+        yield "reason", action.reason
         yield "revocation_id", action.revocation_id
         yield "kind", action.kind
         yield "provider", action.provider

@@ -130,6 +130,10 @@ class Metrics:
         """Count a frame or message against the protocol or a limit."""
         self._violations.labels(self._labels.route(route), self._labels.reason(reason)).inc()
 
+    def refresh(self, route: str, outcome: str) -> None:
+        """Count a token that was brought in band: `outcome` is "ok" or why it was not taken."""
+        self._refreshes.labels(self._labels.route(route), self._labels.outcome(outcome)).inc()
+
     def key_fetch(self, provider: str, outcome: str) -> None:
         """Count a fetch of a provider's keys: `outcome` is "ok" or "error"."""
         self._key_fetches.labels(
@@ -195,6 +199,10 @@ class Metrics:
         )
         self._violations = self._counter(
             "violations", "Frames and messages against the protocol or a limit", "route", "reason"
+        )
+
+        self._refreshes = self._counter(
+            "token_refreshes", "Tokens that live connections brought", "route", "outcome"
         )
 
     def _create_key_metrics(self) -> None:

@@ -27,10 +27,13 @@ class Warn:
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """The messages that bring a new token, and what a good one is answered (None: nothing)."""
+    """The messages that bring a new token, and what a good one and any other is answered (None:
+    nothing).
+    """
 
     pattern: MessagePattern
     reply: Reply | None = None
+    failure: Reply | None = None
 
 
 @dataclass(frozen=True, slots=True)

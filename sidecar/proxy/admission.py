@@ -8,7 +8,7 @@ Each arrow may end in a refusal; `proxy.refusals` says how that looks.
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -62,8 +62,8 @@ class Admission:
     """Takes each request of the public listener to a relay or to a refusal.
 
     `state` knows which tokens are revoked. `upstream_tls` holds the TLS contexts of the upstreams
-    that are wss. `clock` is the time of day in seconds since the epoch. While `draining`, every
-    handshake is refused.
+    that are wss. `on_tokens` is given what live connections bring in band. `clock` is the time of
+    day in seconds since the epoch. While `draining`, every handshake is refused.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Admission:
         recorder: Recorder,
         state: State,
         upstream_tls: Mapping[str, ssl.SSLContext],
+        on_tokens: Callable[[Link, Sequence[object]], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._policy = policy
@@ -84,6 +85,7 @@ class Admission:
         self._recorder = recorder
         self._state = state
         self._upstream_tls = upstream_tls
+        self._on_tokens = on_tokens
         self._clock = clock
         self._farewells: dict[asyncio.Transport, Farewell] = {}
         self.draining = False
@@ -134,7 +136,7 @@ class Admission:
             raise _Refused(_CLIENT_LEFT)
         dialled = await self._dial(permit, deadline)
         try:
-            link = self._connect(front, attempt, permit, dialled, admitted.route)
+            link = self._connect(front, attempt, permit, dialled, admitted)
         except BaseException:
             dialled.transport.abort()
             raise
@@ -199,7 +201,7 @@ class Admission:
         attempt: Attempt,
         permit: Permit,
         dialled: Dialled,
-        route: Route,
+        admitted: Preflight,
     ) -> Link:
         """Tell the client 101 and join both sockets. Nothing is awaited from here on."""
         if self.draining:
@@ -207,6 +209,7 @@ class Admission:
         if dialled.transport.is_closing():
             raise _Refused(Denial(Reason.UPSTREAM_REFUSED, "it hung up after its answer"))
         now = asyncio.get_running_loop().time
+        route = admitted.route
         limits = route.limits
         upstream = Pipe("upstream", dialled.transport, upstream_scanner(limits), now)
         clients: list[Pipe] = []
@@ -230,6 +233,8 @@ class Admission:
             session=route.session,
             address=attempt.address,
             opened_at=self._clock(),
+            standing=decide.standing(self._policy, admitted),
+            on_tokens=self._on_tokens,
         )
         self._connections.add(link)
         self._recorder.allowed(attempt, permit)

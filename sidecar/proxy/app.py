@@ -30,6 +30,7 @@ from sidecar.proxy.lifetimes import overdue
 from sidecar.proxy.listeners import Listeners
 from sidecar.proxy.live import LocalConnections
 from sidecar.proxy.record import Attempt, Recorder
+from sidecar.proxy.refreshing import Refresher
 from sidecar.proxy.sockets import files_for, raise_file_limit
 from sidecar.proxy.starting import log_start, open_admin
 from sidecar.state.memory import MemoryState
@@ -85,6 +86,14 @@ class Sidecar:
         self._authenticator = Authenticator(policy.tokens, self._keys)
         self._certificates = Certificates(policy)
         self._health = HealthChecks(policy.upstreams, self._certificates.upstreams)
+        self._refresher = Refresher(
+            lambda: self._policy,
+            lambda: self._authenticator,
+            self._state,
+            self._recorder,
+            self._clock,
+            lambda link: None,
+        )
         self._admission = Admission(
             policy,
             self._authenticator,
@@ -93,6 +102,7 @@ class Sidecar:
             self._recorder,
             self._state,
             self._certificates.upstreams,
+            self._refresher.take,
             self._clock.time,
         )
         server = policy.server
@@ -177,6 +187,7 @@ class Sidecar:
         for link in self.connections:
             link.abort()
         self._admission.close()
+        await self._refresher.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)

@@ -40,7 +40,7 @@ class LocalConnections:
 def _is_meant(link: Link, revocation: Revocation) -> bool:
     if link.identity is None or link.closing is not None or not link.session.revocable:
         return False
-    return revocation.revokes(Subject.of(link.identity, link.opened_at))
+    return revocation.revokes(Subject.of(link.identity, link.verified_at))
 
 
 def _shown(link: Link) -> Connection:
@@ -55,7 +55,7 @@ def _shown(link: Link) -> Connection:
         provider=identity.provider if identity else None,
         token_id=identity.token_id if identity else None,
         opened_at=link.opened_at,
-        expires_at=identity.expires_at if identity else None,
+        expires_at=link.expires_at,
         client_messages=client.messages,
         client_bytes=client.payload_bytes,
         upstream_messages=upstream.messages,

@@ -8,13 +8,15 @@ from sidecar.proxy.tail import Tail
 from sidecar.wire import scanner as scan
 from sidecar.wire.insertion import Insertion
 from sidecar.wire.scanner import FrameScanner
+from sidecar.wire.tap import Pattern, TappedScanner
 
-__all__ = ["PEER_FULL", "RATE", "UNREAD", "Inserting", "Owner", "Pipe", "Scanner"]
+__all__ = ["JUDGED", "PEER_FULL", "RATE", "UNREAD", "Inserting", "Owner", "Pipe", "Scanner"]
 
 # Why a pipe does not read at the moment; it reads when no flag is left.
 PEER_FULL: Final = 1
 RATE: Final = 2
 UNREAD: Final = 4
+JUDGED: Final = 8
 
 MAX_UNREAD: Final = 64 * 1024
 """Bytes that a side may leave unread before it has to, if it wants to be read itself: answers of
@@ -211,6 +213,16 @@ class Pipe(asyncio.Protocol):
         source.data_received(b"")
         if self.transport.get_write_buffer_size() > MAX_UNREAD:
             self.hold(UNREAD)
+
+    def tap(self, pattern: Pattern | None) -> None:
+        """Take messages of this pattern out of what this side sends, from now on; None: no more."""
+        scanner = self.scanner
+        if isinstance(scanner, TappedScanner):
+            if held := scanner.release():
+                self.peer.transport.write(held)
+        elif scanner is not self.meter:
+            return  # it is ending
+        self.scanner = TappedScanner(self.meter, pattern, None) if pattern else self.meter
 
     def inserted(self) -> None:
         """What was injected has gone out: scan as before."""

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable
 
 from sidecar.model import Denial, Handshake, Identity, Permit
-from sidecar.observe.audit import AuditLog, Closure, Decision
+from sidecar.observe.audit import Action, AuditLog, Closure, Decision, Event
 from sidecar.observe.metrics import Metrics
 from sidecar.policy.routes import Route
 from sidecar.proxy.refusals import public_name
@@ -73,6 +73,23 @@ class Recorder:
             self._metrics.shadow_denial(permit.route, label)
         if permit.identity is not None and permit.identity.expires_at is not None:
             self._metrics.token_expiry(permit.route, permit.identity.expires_at - self._clock())
+
+    def refreshed(self, link: Link, denial: Denial | None) -> None:
+        """A live connection brought another token; `denial` says why it was not taken."""
+        self._metrics.refresh(link.route, public_name(denial) if denial else "ok")
+        identity = link.identity
+        self._audit.action(
+            Action(
+                Event.REFRESH_REFUSED if denial else Event.REFRESHED,
+                link.address,
+                reason=public_name(denial) if denial else None,
+                provider=identity.provider if identity else None,
+                user=identity.user if identity else None,
+                token_id=identity.token_id if identity else None,
+                connection_id=link.identifier,
+                detail=denial.detail if denial else "",
+            )
+        )
 
     def ended(self, link: Link) -> None:
         """A connection is over."""

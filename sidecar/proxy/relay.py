@@ -16,11 +16,12 @@ outlives CLOSE_TIMEOUT.
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from sidecar.model import CloseCode, Permit, Reason
+from sidecar.model import CloseCode, Identity, Permit, Reason
+from sidecar.policy.decide import Standing
 from sidecar.policy.session import DEFAULT_SESSION, Session
 from sidecar.proxy.pipe import PEER_FULL, Inserting, Pipe
 from sidecar.proxy.refusals import close_code
@@ -28,6 +29,7 @@ from sidecar.proxy.sockets import half_close, has_hung_up
 from sidecar.proxy.tail import Tail
 from sidecar.wire import scanner as scan
 from sidecar.wire.frames import close_frame
+from sidecar.wire.tap import TappedScanner
 
 __all__ = ["CLOSE_TIMEOUT", "FRAME_TIMEOUT", "By", "Closing", "Link"]
 
@@ -56,21 +58,29 @@ class Closing:
     detail: str = ""
 
 
+def _ignore(_link: "Link", _tokens: Sequence[object]) -> None:
+    """Nobody wants the tokens."""
+
+
 class Link:
     """A live connection: both pipes and its end.
 
     `route`, `server` (its upstream's name) and `identity` are what admitted it (the request's head
-    is not kept), `address` is the client's, `identifier` its id in logs. It began at `opened` of
-    the loop's time and `opened_at` of the day's; its token ends at `expires_at` of the day's time,
-    where it does, and `session` is the route's rule for that and more. `codes` overrides close
-    codes by reason. `on_end` is called once, when both transports are gone.
+    is not kept but for its `standing`), `address` is the client's, `identifier` its id in logs. It
+    began at `opened` of the loop's time and `opened_at` of the day's; its token was verified at
+    `verified_at` and ends at `expires_at` of the day's time, where it does, and `session` is the
+    route's rule for that and more. `codes` overrides close codes by reason. `on_tokens` is given
+    what the client's messages of the refresh rule brought, `on_end` is called once, when both
+    transports are gone.
     """
 
     __slots__ = (
         "_codes",
         "_on_end",
+        "_on_tokens",
         "_timers",
         "address",
+        "bad_tokens",
         "client",
         "closing",
         "expires_at",
@@ -82,7 +92,9 @@ class Link:
         "route",
         "server",
         "session",
+        "standing",
         "upstream",
+        "verified_at",
     )
 
     def __init__(
@@ -97,12 +109,16 @@ class Link:
         session: Session = DEFAULT_SESSION,
         address: str = "",
         opened_at: float = 0.0,
+        standing: Standing | None = None,
+        on_tokens: Callable[["Link", Sequence[object]], None] = _ignore,
     ) -> None:
         self.identifier = identifier
         self.address = address
         self.route = permit.route
         self.server = permit.upstream
-        self.opened_at = opened_at
+        self.opened_at = self.verified_at = opened_at
+        self.standing = standing
+        self.bad_tokens = 0
         self.session = session
         self.expires_at = permit.identity.expires_at if permit.identity else None
         self.identity = permit.identity
@@ -113,6 +129,7 @@ class Link:
         self.closing: Closing | None = None
         self._codes = codes
         self._on_end = on_end
+        self._on_tokens = on_tokens
         self._timers: tuple[asyncio.TimerHandle, ...] = ()
         for pipe, peer in ((client, upstream), (upstream, client)):
             pipe.link = self
@@ -121,6 +138,19 @@ class Link:
             # read (at most 256 KiB; two where the stalled side is TLS), whatever its other side
             # offers. Not 0: with that, asyncio's TLS takes an empty buffer for a full one.
             pipe.transport.set_write_buffer_limits(high=1, low=0)
+        self.tap()
+
+    def tap(self) -> None:
+        """Look for what the session's rules want to see in what the client sends, from now on."""
+        refresh = self.session.refresh
+        self.client.tap(refresh.pattern if refresh else None)
+
+    def renew(self, identity: Identity, at: float) -> None:
+        """The connection goes on with another token, which was verified at that time of day."""
+        self.identity = identity
+        self.expires_at = identity.expires_at
+        self.verified_at = at
+        self.bad_tokens = 0
 
     def end(self, reason: Reason, code: int | None = None, detail: str = "") -> None:
         """End the connection from the sidecar's side: a close frame to both."""
@@ -146,11 +176,16 @@ class Link:
 
     def on_verdict(self, pipe: Pipe) -> None:
         """The scanner of this pipe has something to say."""
-        verdict = pipe.scanner.verdict
+        scanner = pipe.scanner
+        if isinstance(scanner, TappedScanner) and (taken := scanner.take()):
+            self._on_tokens(self, taken)
+        verdict = scanner.verdict
         if verdict == scan.WAIT:
             pipe.wait(pipe.meter.wait)
         elif verdict == scan.CLOSED:
             self._on_close_frame(pipe)
+        elif verdict in (scan.PASS, scan.TAKEN):
+            pass
         elif verdict == Inserting.DONE:
             pipe.inserted()
         elif verdict == Tail.DONE:

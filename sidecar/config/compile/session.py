@@ -58,7 +58,8 @@ def _refresh(loc: Loc, model: schema.Refresh | None, limit: int, report: Report)
         return None
     pattern = _pattern(loc, model, limit, report)
     reply = _reply((*loc, "reply"), model.reply, report)
-    return None if pattern is None else Refresh(pattern, reply)
+    failure = _reply((*loc, "failure"), model.failure, report)
+    return None if pattern is None else Refresh(pattern, reply, failure)
 
 
 def _heartbeat(loc: Loc, model: schema.Heartbeat | None, report: Report) -> Heartbeat | None:

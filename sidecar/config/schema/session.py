@@ -54,6 +54,10 @@ class Refresh(Model):
     when: _When = setting(min_length=1, description="What tells it from other messages.")
     token: Pointer = setting(description="Where the token stands.")
     reply: _Message = setting(None, description="What a good token is answered; null is nothing.")
+    failure: _Message = setting(
+        {"type": "refresh_failed", "reason": "{reason}"},
+        description="What any other is answered; null is nothing.",
+    )
 
 
 class Heartbeat(Model):
