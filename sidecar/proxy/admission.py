@@ -7,13 +7,13 @@ Each arrow may end in a refusal; `proxy.refusals` says how that looks.
 
 import asyncio
 import ssl
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
 
 from sidecar.auth.authenticator import Authenticator
+from sidecar.clock import Clock
 from sidecar.errors import HandshakeError, KeysUnavailable, UpstreamError
 from sidecar.model import Denial, Handshake, Identity, Permit, Reason
 from sidecar.policy import decide
@@ -62,8 +62,8 @@ class Admission:
     """Takes each request of the public listener to a relay or to a refusal.
 
     `state` knows which tokens are revoked. `upstream_tls` holds the TLS contexts of the upstreams
-    that are wss. `on_tokens` is given what live connections bring in band. `clock` is the time of
-    day in seconds since the epoch. While `draining`, every handshake is refused.
+    that are wss. `on_tokens` is given what live connections bring in band. While `draining`, every
+    handshake is refused.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Admission:
         state: State,
         upstream_tls: Mapping[str, ssl.SSLContext],
         on_tokens: Callable[[Link, Sequence[object]], None],
-        clock: Callable[[], float] = time.time,
+        clock: Clock,
     ) -> None:
         self._policy = policy
         self._authenticator = authenticator
@@ -159,7 +159,7 @@ class Admission:
         token = admitted.credential.token
         if token is not None:
             identity = await self._authenticator.authenticate(
-                token, admitted.route.authenticate.providers, self._clock()
+                token, admitted.route.authenticate.providers, self._clock.time()
             )
             if isinstance(identity, Denial):
                 raise _Refused(identity)
@@ -172,7 +172,7 @@ class Admission:
                 admitted,
                 attempt.identity,
                 request_id=attempt.identifier,
-                now=self._clock(),
+                now=self._clock.time(),
                 signing_key=self._signing_key,
             )
         except KeysUnavailable as error:
@@ -208,7 +208,7 @@ class Admission:
             raise _Refused(Denial(Reason.DRAINING))
         if dialled.transport.is_closing():
             raise _Refused(Denial(Reason.UPSTREAM_REFUSED, "it hung up after its answer"))
-        now = asyncio.get_running_loop().time
+        now = self._clock.monotonic
         route = admitted.route
         limits = route.limits
         upstream = Pipe("upstream", dialled.transport, upstream_scanner(limits), now)
@@ -232,7 +232,8 @@ class Admission:
             self._on_end,
             session=route.session,
             address=attempt.address,
-            opened_at=self._clock(),
+            opened=self._clock.monotonic(),
+            opened_at=self._clock.time(),
             standing=decide.standing(self._policy, admitted),
             on_tokens=self._on_tokens,
         )
@@ -246,7 +247,7 @@ class Admission:
     async def _is_revoked(self, identity: Identity | None) -> bool:
         if identity is None:
             return False
-        now = self._clock()
+        now = self._clock.time()
         return await self._state.revoked(Subject.of(identity, now), now) is not None
 
     def _on_end(self, link: Link) -> None:

@@ -15,7 +15,7 @@ from sidecar.admin.listener import AdminListener
 from sidecar.admin.record import ActionRecorder
 from sidecar.auth.authenticator import Authenticator
 from sidecar.auth.keys import KeyStore
-from sidecar.clock import SystemClock
+from sidecar.clock import Clock, SystemClock
 from sidecar.model import Denial, Reason
 from sidecar.observe.audit import AuditLog, hash_key
 from sidecar.observe.metrics import Metrics
@@ -37,6 +37,7 @@ from sidecar.state.memory import MemoryState
 
 __all__ = ["Sidecar"]
 
+_SYSTEM_CLOCK: Final = SystemClock()
 _TICK: Final = 1.0
 _SHUTDOWN_TIMEOUT: Final = 1.0
 _FIELD_OVERHEAD: Final = 8 * 1024
@@ -52,7 +53,8 @@ class Sidecar:
 
     `public` and `admin` are the addresses it really listens on, once it has started. As one of
     several workers it has a number, which its log lines bear, and listens on the bound `sockets`
-    that it is given, and nowhere else, once it is told to `listen`.
+    that it is given, and nowhere else, once it is told to `listen`. All that happens to connections
+    by and by goes by `clock`.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Sidecar:
         *,
         worker: int | None = None,
         sockets: Sequence[socket.socket] = (),
+        clock: Clock = _SYSTEM_CLOCK,
     ) -> None:
         self._policy = policy
         self._environ = environ
@@ -72,11 +75,11 @@ class Sidecar:
         self._admin: AdminListener | None = None
 
         self.metrics = Metrics(policy, version=__version__)
-        self._clock = SystemClock()
+        self._clock = clock
         self._audit = AuditLog(
-            policy.logging, clock=self._clock.time, hash_key=hash_key(environ), worker=worker
+            policy.logging, clock=clock.time, hash_key=hash_key(environ), worker=worker
         )
-        self._recorder = Recorder(self._audit, self.metrics, self._clock.time)
+        self._recorder = Recorder(self._audit, self.metrics, clock)
         self._keys = KeyStore(policy.tokens, environ=environ, on_fetch=self.metrics.key_fetch)
         self.connections = Connections(policy.server.max_connections)
         self.metrics.set_traffic_source(self.connections.traffic)
@@ -103,7 +106,7 @@ class Sidecar:
             self._state,
             self._certificates.upstreams,
             self._refresher.take,
-            self._clock.time,
+            clock,
         )
         server = policy.server
         self._front = FrontServer(
@@ -253,7 +256,7 @@ class Sidecar:
         return self.readiness()
 
     def _look_after_connections(self) -> None:
-        time, monotonic = self._clock.time(), asyncio.get_running_loop().time()
+        time, monotonic = self._clock.time(), self._clock.monotonic()
         leeway = self._policy.tokens.leeway
         for link in self.connections:
             reason = overdue(link, time=time, monotonic=monotonic, leeway=leeway)

@@ -4,8 +4,8 @@ for each connection.
 
 import asyncio
 import secrets
-from collections.abc import Callable
 
+from sidecar.clock import Clock
 from sidecar.model import Denial, Handshake, Identity, Permit
 from sidecar.observe.audit import Action, AuditLog, Closure, Decision, Event
 from sidecar.observe.metrics import Metrics
@@ -51,7 +51,7 @@ class Attempt:
 class Recorder:
     """The one place that writes down decisions and ends."""
 
-    def __init__(self, audit: AuditLog, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(self, audit: AuditLog, metrics: Metrics, clock: Clock) -> None:
         self._audit = audit
         self._metrics = metrics
         self._clock = clock
@@ -72,7 +72,8 @@ class Recorder:
         for label in permit.shadowed:
             self._metrics.shadow_denial(permit.route, label)
         if permit.identity is not None and permit.identity.expires_at is not None:
-            self._metrics.token_expiry(permit.route, permit.identity.expires_at - self._clock())
+            left = permit.identity.expires_at - self._clock.time()
+            self._metrics.token_expiry(permit.route, left)
 
     def refreshed(self, link: Link, denial: Denial | None) -> None:
         """A live connection brought another token; `denial` says why it was not taken."""
@@ -95,7 +96,7 @@ class Recorder:
         """A connection is over."""
         closing = link.closing
         assert closing is not None  # noqa: S101  # a link ends through one
-        seconds = link.loop.time() - link.opened
+        seconds = self._clock.monotonic() - link.opened
         route, identity = link.route, link.identity
         self._metrics.closed(route, closing.code, closing.by, closing.reason, seconds)
         if closing.by == "sidecar" and closing.reason is not None:

@@ -67,7 +67,7 @@ class Link:
 
     `route`, `server` (its upstream's name) and `identity` are what admitted it (the request's head
     is not kept but for its `standing`), `address` is the client's, `identifier` its id in logs. It
-    began at `opened` of the loop's time and `opened_at` of the day's; its token was verified at
+    began at `opened` of the steady time and `opened_at` of the day's; its token was verified at
     `verified_at` and ends at `expires_at` of the day's time, where it does, and `session` is the
     route's rule for that and more. `codes` overrides close codes by reason. `on_tokens` is given
     what the client's messages of the refresh rule brought, `on_end` is called once, when both
@@ -108,6 +108,7 @@ class Link:
         *,
         session: Session = DEFAULT_SESSION,
         address: str = "",
+        opened: float = 0.0,
         opened_at: float = 0.0,
         standing: Standing | None = None,
         on_tokens: Callable[["Link", Sequence[object]], None] = _ignore,
@@ -123,7 +124,7 @@ class Link:
         self.expires_at = permit.identity.expires_at if permit.identity else None
         self.identity = permit.identity
         self.loop = asyncio.get_running_loop()
-        self.opened = self.loop.time()
+        self.opened = opened
         self.client = client
         self.upstream = upstream
         self.closing: Closing | None = None

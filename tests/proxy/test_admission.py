@@ -19,6 +19,7 @@ from sidecar.proxy.upstream import Dialled, dial
 from tests.support import frames
 from tests.support.audits import audit_to, events
 from tests.support.clients import head, raw
+from tests.support.clocks import MovableClock
 from tests.support.sidecars import policy_of, sidecar
 from tests.support.tokens import token
 from tests.support.upstreams import recording, switching
@@ -196,11 +197,13 @@ async def test_an_error_after_the_dial_leaves_no_socket_to_the_upstream(
 
 
 async def test_the_time_of_day_is_the_given_clocks(tmp_path: Path) -> None:
-    async with recording() as up, sidecar(policy_of(up.url), tmp_path) as s:
-        s.sidecar._admission._clock = lambda: 0.0
-        async with raw(s.port) as client:
-            await client.send(head("/ws", bearer()))
-            problem = await client.refusal()
+    async with (
+        recording() as up,
+        sidecar(policy_of(up.url), tmp_path, clock=MovableClock(0.0)) as s,
+        raw(s.port) as client,
+    ):
+        await client.send(head("/ws", bearer()))
+        problem = await client.refusal()
         assert problem["reason"] == "token_invalid"  # issued in the future
 
 

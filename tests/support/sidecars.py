@@ -11,12 +11,14 @@ from typing import Any
 
 import yaml
 
+from sidecar.clock import Clock, SystemClock
 from sidecar.config.source import load_policy
 from sidecar.proxy.app import Sidecar
 from tests.support.tokens import SECRET
 
 ENVIRON: Mapping[str, str] = {"JWT_SECRET": SECRET}
 PROVIDER: Mapping[str, Any] = {"algorithms": ["HS256"], "secrets": [{"env": "JWT_SECRET"}]}
+_SYSTEM_CLOCK = SystemClock()
 
 
 def policy_of(url: str, *, route: Mapping[str, Any] | None = None, **sections: Any) -> str:
@@ -67,12 +69,15 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def sidecar(
-    policy: str, folder: Path, environ: Mapping[str, str] = ENVIRON
+    policy: str,
+    folder: Path,
+    environ: Mapping[str, str] = ENVIRON,
+    clock: Clock = _SYSTEM_CLOCK,
 ) -> AsyncIterator[Running]:
     """A sidecar with this policy, in the running loop."""
     path = folder / "policy.yaml"
     path.write_text(textwrap.dedent(policy))
-    program = Sidecar(load_policy([path], environ).policy, environ)
+    program = Sidecar(load_policy([path], environ).policy, environ, clock=clock)
     try:
         await program.start()
         yield Running(program)
