@@ -38,6 +38,7 @@ from sidecar.proxy.refusals import (
 )
 from sidecar.proxy.relay import Link
 from sidecar.proxy.scanners import client_scanner, upstream_scanner
+from sidecar.proxy.sockets import keep_alive
 from sidecar.proxy.upstream import Dialled, dial
 from sidecar.state.base import State, Subject
 from sidecar.wire.handshake import accept_key, parse_request, switching_protocols
@@ -236,7 +237,10 @@ class Admission:
             opened_at=self._clock.time(),
             standing=decide.standing(self._policy, admitted),
             on_tokens=self._on_tokens,
+            held=self._connections.held,
         )
+        if link.session.heartbeat is not None:
+            keep_alive(dialled.transport, link.session.heartbeat)
         self._connections.add(link)
         self._recorder.allowed(attempt, permit)
         upstream.begin(bytes(dialled.early))

@@ -24,9 +24,9 @@ from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.admission import Admission
 from sidecar.proxy.certificates import Certificates
 from sidecar.proxy.connections import Connections
+from sidecar.proxy.deadlines import TICK, Deadlines
 from sidecar.proxy.front import FrontServer
 from sidecar.proxy.health import HealthChecks
-from sidecar.proxy.lifetimes import overdue
 from sidecar.proxy.listeners import Listeners
 from sidecar.proxy.live import LocalConnections
 from sidecar.proxy.record import Attempt, Recorder
@@ -81,7 +81,8 @@ class Sidecar:
         )
         self._recorder = Recorder(self._audit, self.metrics, clock)
         self._keys = KeyStore(policy.tokens, environ=environ, on_fetch=self.metrics.key_fetch)
-        self.connections = Connections(policy.server.max_connections)
+        self._deadlines = Deadlines(clock, policy.tokens.leeway)
+        self.connections = Connections(policy.server.max_connections, self._deadlines)
         self.metrics.set_traffic_source(self.connections.traffic)
         self._live = LocalConnections(self.connections)
         self._state = MemoryState()
@@ -144,7 +145,7 @@ class Sidecar:
             wiring = Wiring(self._exposition, self._unready, self.drain, self._api())
             self._admin = await open_admin(self._policy.admin, wiring, self._environ)
             await self._listeners.open(self._policy.server.listen)
-        for work in (self._tick(), self._certificates.watch()):
+        for work in (self._tick(), self._keep_time(), self._certificates.watch()):
             self._background.append(asyncio.create_task(work))
         if self._worker is None:
             log_start(self.public, self.admin)
@@ -255,24 +256,24 @@ class Sidecar:
     async def _unready(self) -> Mapping[str, str]:
         return self.readiness()
 
-    def _look_after_connections(self) -> None:
-        time, monotonic = self._clock.time(), self._clock.monotonic()
-        leeway = self._policy.tokens.leeway
-        for link in self.connections:
-            reason = overdue(link, time=time, monotonic=monotonic, leeway=leeway)
-            if reason is None:
-                link.look_after()
-            else:
-                link.end(reason)
-
     def _reject(self, address: str, denial: Denial) -> None:
         self._recorder.refused(Attempt(address), denial)
+
+    async def tick(self) -> None:
+        """Do what is due by now for the live connections."""
+        while self._deadlines.advance():  # noqa: ASYNC110  # the rest of the loop has its turn
+            await asyncio.sleep(0)
+        self.connections.look_after()
+
+    async def _keep_time(self) -> None:
+        while True:
+            await self.tick()
+            await asyncio.sleep(TICK)
 
     async def _tick(self) -> None:
         """What has to be done now and then."""
         while True:
             self._audit.flush()
-            self._look_after_connections()
             unready = self._keys.unready()
             for provider in self._policy.tokens.providers:
                 self.metrics.provider_ready(provider.name, provider.name not in unready)

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 
+from sidecar.proxy.deadlines import Deadlines
+from sidecar.proxy.pipe import Pipe
 from sidecar.proxy.relay import Link
 
 __all__ = ["Connections"]
@@ -13,11 +15,15 @@ Traffic = tuple[int, int]
 class Connections:
     """The registry of live links, and the places that handshakes and connections take.
 
-    `limit` is how many handshakes and connections together may exist at a time.
+    `limit` is how many handshakes and connections together may exist at a time. `deadlines` looks
+    at the links from their beginning to their end. `held` are the pipes that do not read at the
+    moment.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, deadlines: Deadlines) -> None:
         self.limit = limit
+        self.held: set[Pipe] = set()
+        self._deadlines = deadlines
         self.places_taken = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -51,12 +57,25 @@ class Connections:
     def add(self, link: Link) -> None:
         """A connection has begun."""
         self._links[link.identifier] = link
+        self._deadlines.add(link)
+
+    def reschedule(self, link: Link) -> None:
+        """A live connection has another token or another session."""
+        if link.identifier in self._links:
+            self._deadlines.reschedule(link)
 
     def remove(self, link: Link) -> None:
         """A connection has ended: its place is free, its traffic stays counted."""
         del self._links[link.identifier]
+        self._deadlines.remove(link)
+        self.held -= {link.client, link.upstream}
         self.free_place()
         _count(self._ended, link)
+
+    def look_after(self) -> None:
+        """Notice sides that are gone while they are not read."""
+        for pipe in tuple(self.held):
+            pipe.look_after()
 
     def traffic(self) -> Mapping[tuple[str, str], Traffic]:
         """Messages and payload bytes so far, by route and direction ("client": from clients)."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
+from sidecar.proxy.sockets import has_hung_up
 from sidecar.proxy.tail import Tail
 from sidecar.wire import scanner as scan
 from sidecar.wire.insertion import Insertion
@@ -78,6 +79,11 @@ class Owner(Protocol):
         """Where its timers run."""
         ...
 
+    @property
+    def held(self) -> set["Pipe"]:
+        """All pipes of this process that do not read at the moment."""
+        ...
+
     def on_verdict(self, pipe: "Pipe") -> None:
         """The scanner of this pipe has something to say."""
         ...
@@ -95,6 +101,8 @@ class Pipe(asyncio.Protocol):
     """One side of a connection: reads its transport, writes to the peer's.
 
     `meter` is the scanner that counted this side's frames, for the whole life of the connection.
+    `now` is the steady time. By it something was read at `read_at` last, or could be again from
+    then on, and the last time at which it could not was over at `released_at`; 0.0 is never.
     """
 
     __slots__ = (
@@ -108,6 +116,8 @@ class Pipe(asyncio.Protocol):
         "lost",
         "meter",
         "peer",
+        "read_at",
+        "released_at",
         "scanner",
         "side",
         "transport",
@@ -130,6 +140,8 @@ class Pipe(asyncio.Protocol):
         self._now = now
         self._holds = 0
         self._rate_timer: asyncio.TimerHandle | None = None
+        self.read_at = 0.0
+        self.released_at = 0.0
         self.closed = False  # its close frame has passed
         self.eof = False
         self.lost = False
@@ -147,7 +159,8 @@ class Pipe(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Scan, forward, and only then look at the verdict: the whole hot path."""
         scanner = self.scanner
-        out = scanner.feed(data, self._now())
+        self.read_at = now = self._now()
+        out = scanner.feed(data, now)
         if out:
             self.peer.transport.write(out)
         if scanner.verdict:
@@ -171,14 +184,22 @@ class Pipe(asyncio.Protocol):
         self.release(UNREAD)
 
     @property
-    def held(self) -> bool:
-        """Whether it does not read at the moment."""
-        return bool(self._holds)
+    def stalled(self) -> bool:
+        """Whether that is for another cause than its own failure to take what it is sent."""
+        return bool(self._holds & ~UNREAD)
+
+    @property
+    def awaits_boundary(self) -> bool:
+        """Whether a frame of the sidecar's own still waits for its place in what this side gets."""
+        scanner = self.peer.scanner
+        return isinstance(scanner, Inserting) and scanner.insertion.waits
 
     def hold(self, flag: int) -> None:
         """Stop reading for this cause too."""
-        if not self._holds and not self.transport.is_closing():
-            self.transport.pause_reading()
+        if not self._holds:
+            self.link.held.add(self)
+            if not self.transport.is_closing():
+                self.transport.pause_reading()
         self._holds |= flag
 
     def release(self, flag: int) -> None:
@@ -186,10 +207,19 @@ class Pipe(asyncio.Protocol):
         if not self._holds & flag:
             return
         self._holds &= ~flag
-        if not self._holds and self.scanner.verdict == scan.WAIT:
+        if self._holds:
+            return
+        self.link.held.discard(self)
+        self.read_at = self.released_at = self._now()
+        if self.scanner.verdict == scan.WAIT:
             self.data_received(b"")
         if not self._holds and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def look_after(self) -> None:
+        """Notice that a side is gone while it is not read, because of a rate or of its peer."""
+        if not self.lost and has_hung_up(self.transport):
+            self.transport.abort()
 
     def wait(self, seconds: float) -> None:
         """Do not read for that long: a rate is exceeded that delays."""

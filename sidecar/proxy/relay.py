@@ -23,9 +23,10 @@ from typing import Final, Literal
 from sidecar.model import CloseCode, Identity, Permit, Reason
 from sidecar.policy.decide import Standing
 from sidecar.policy.session import DEFAULT_SESSION, Session
+from sidecar.proxy.heartbeat import Ping
 from sidecar.proxy.pipe import PEER_FULL, Inserting, Pipe
 from sidecar.proxy.refusals import close_code
-from sidecar.proxy.sockets import half_close, has_hung_up
+from sidecar.proxy.sockets import half_close
 from sidecar.proxy.tail import Tail
 from sidecar.wire import scanner as scan
 from sidecar.wire.frames import close_frame
@@ -69,9 +70,11 @@ class Link:
     is not kept but for its `standing`), `address` is the client's, `identifier` its id in logs. It
     began at `opened` of the steady time and `opened_at` of the day's; its token was verified at
     `verified_at` and ends at `expires_at` of the day's time, where it does, and `session` is the
-    route's rule for that and more. `codes` overrides close codes by reason. `on_tokens` is given
-    what the client's messages of the refresh rule brought, `on_end` is called once, when both
-    transports are gone.
+    route's rule for that and more. Of the end at `warned_of` its client has been told; the payload
+    of its pings is `ping_id`, and `ping` one without an answer. `held` are all pipes that do not
+    read at the moment. `codes` overrides close codes by reason. `on_tokens` is given what the
+    client's messages of the refresh rule brought, `on_end` is called once, when both transports are
+    gone.
     """
 
     __slots__ = (
@@ -84,17 +87,21 @@ class Link:
         "client",
         "closing",
         "expires_at",
+        "held",
         "identifier",
         "identity",
         "loop",
         "opened",
         "opened_at",
+        "ping",
+        "ping_id",
         "route",
         "server",
         "session",
         "standing",
         "upstream",
         "verified_at",
+        "warned_of",
     )
 
     def __init__(
@@ -112,6 +119,7 @@ class Link:
         opened_at: float = 0.0,
         standing: Standing | None = None,
         on_tokens: Callable[["Link", Sequence[object]], None] = _ignore,
+        held: set[Pipe] | None = None,
     ) -> None:
         self.identifier = identifier
         self.address = address
@@ -125,6 +133,10 @@ class Link:
         self.identity = permit.identity
         self.loop = asyncio.get_running_loop()
         self.opened = opened
+        self.held: set[Pipe] = set() if held is None else held
+        self.warned_of: float | None = None
+        self.ping: Ping | None = None
+        self.ping_id = os.urandom(8)
         self.client = client
         self.upstream = upstream
         self.closing: Closing | None = None
@@ -167,12 +179,6 @@ class Link:
             self.closing = Closing(CloseCode.ABNORMAL, "sidecar", None)
         for pipe in (self.client, self.upstream):
             if not pipe.lost:
-                pipe.transport.abort()
-
-    def look_after(self) -> None:
-        """Notice a side that is gone while it is not read, because of a rate or of its peer."""
-        for pipe in (self.client, self.upstream):
-            if pipe.held and not pipe.lost and has_hung_up(pipe.transport):
                 pipe.transport.abort()
 
     def on_verdict(self, pipe: Pipe) -> None:

@@ -2,12 +2,23 @@
 
 import asyncio
 import contextlib
+import fcntl
 import resource
 import select
 import socket
+import sys
+import termios
+from collections.abc import Iterator
+from math import ceil
 from typing import Final
 
-__all__ = ["files_for", "half_close", "has_hung_up", "keep_alive", "raise_file_limit"]
+from sidecar.policy.session import Heartbeat
+
+__all__ = ["files_for", "half_close", "has_hung_up", "keep_alive", "raise_file_limit", "unsent"]
+
+_PROBES: Final = 3
+_MOST_SECONDS: Final = 32767
+_MOST_MILLIS: Final = 2**31 - 1
 
 _SPARE_FILES: Final = 256
 """Descriptors beside the connections': listeners, the sockets that are told of an overload, the
@@ -15,12 +26,32 @@ admin listener's, key fetches, logs, the loop's own.
 """
 
 
-def keep_alive(transport: asyncio.BaseTransport) -> None:
-    """Let the kernel notice a peer that is gone."""
+def keep_alive(transport: asyncio.BaseTransport, heartbeat: Heartbeat | None = None) -> None:
+    """Let the kernel notice a peer that is gone; with a heartbeat, about as soon as that would.
+
+    A peer whose kernel takes nothing more for so long, since it reads nothing, is gone too then.
+    """
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _probing(heartbeat) if heartbeat else ():
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _probing(heartbeat: Heartbeat) -> Iterator[tuple[int, int]]:
+    """The kernel's options, where it has them. It counts whole seconds, up to 32,767."""
+    together = heartbeat.interval + heartbeat.timeout
+    values = {
+        "TCP_KEEPIDLE": min(ceil(heartbeat.interval), _MOST_SECONDS),
+        "TCP_KEEPINTVL": min(ceil(heartbeat.timeout / _PROBES), _MOST_SECONDS),
+        "TCP_KEEPCNT": _PROBES,
+        "TCP_USER_TIMEOUT": min(ceil(together * 1000), _MOST_MILLIS),
+    }
+    for name, value in values.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            yield option, value
 
 
 def half_close(transport: asyncio.WriteTransport) -> None:
@@ -38,6 +69,20 @@ def has_hung_up(transport: asyncio.BaseTransport) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), 0)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def unsent(transport: asyncio.WriteTransport) -> int:
+    """Bytes that were written and that the peer's kernel has not confirmed, as far as it is known.
+
+    Of a socket that is encrypted these are the encrypted ones.
+    """
+    size = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0:
+        with contextlib.suppress(OSError):
+            queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+            size += int.from_bytes(queued, sys.byteorder)
+    return size
 
 
 def files_for(connections: int) -> int:

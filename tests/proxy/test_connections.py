@@ -3,17 +3,28 @@ from types import SimpleNamespace
 from typing import cast
 
 from sidecar.proxy.connections import Connections
+from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.relay import Link
+from tests.support.clocks import MovableClock
+
+
+class StandIn(SimpleNamespace):
+    def __hash__(self) -> int:  # type: ignore[override]
+        return id(self)
+
+
+def registry(limit: int) -> Connections:
+    return Connections(limit, Deadlines(MovableClock(), leeway=0.0))
 
 
 def link(identifier: str, route: str, client: int, upstream: int) -> Link:
     """A stand-in with what the registry looks at: each message has 10 bytes."""
 
-    def pipe(side: str, messages: int) -> SimpleNamespace:
+    def pipe(side: str, messages: int) -> StandIn:
         meter = SimpleNamespace(messages=messages, payload_bytes=10 * messages)
-        return SimpleNamespace(side=side, meter=meter)
+        return StandIn(side=side, meter=meter)
 
-    made = SimpleNamespace(
+    made = StandIn(
         identifier=identifier,
         route=route,
         client=pipe("client", client),
@@ -23,14 +34,14 @@ def link(identifier: str, route: str, client: int, upstream: int) -> Link:
 
 
 def test_there_are_as_many_places_as_the_limit() -> None:
-    connections = Connections(2)
+    connections = registry(2)
     assert [connections.take_place() for _ in range(3)] == [True, True, False]
     connections.free_place()
     assert connections.take_place()
 
 
 async def test_it_is_idle_when_no_place_is_taken() -> None:
-    connections = Connections(2)
+    connections = registry(2)
     await connections.idle()
     connections.take_place()
     connections.take_place()
@@ -43,7 +54,7 @@ async def test_it_is_idle_when_no_place_is_taken() -> None:
 
 
 def test_a_connection_that_ends_frees_its_place() -> None:
-    connections = Connections(1)
+    connections = registry(1)
     connections.take_place()
     one = link("1", "main", 0, 0)
     connections.add(one)
@@ -55,7 +66,7 @@ def test_a_connection_that_ends_frees_its_place() -> None:
 
 
 def test_connections_may_end_while_they_are_counted() -> None:
-    connections = Connections(2)
+    connections = registry(2)
     for one in (link("1", "main", 0, 0), link("2", "main", 0, 0)):
         connections.take_place()
         connections.add(one)
@@ -65,7 +76,7 @@ def test_connections_may_end_while_they_are_counted() -> None:
 
 
 def test_traffic_is_counted_by_route_and_direction_beyond_the_end() -> None:
-    connections = Connections(3)
+    connections = registry(3)
     links = [link("1", "a", 1, 2), link("2", "a", 3, 4), link("3", "b", 5, 6)]
     for one in links:
         connections.take_place()
@@ -80,3 +91,26 @@ def test_traffic_is_counted_by_route_and_direction_beyond_the_end() -> None:
     connections.remove(links[0])
     connections.remove(links[2])
     assert connections.traffic() == expected
+
+
+def test_the_pipes_of_a_connection_that_has_ended_are_not_looked_after() -> None:
+    connections = registry(1)
+    connections.take_place()
+    one = link("1", "main", 0, 0)
+    connections.add(one)
+    connections.held |= {one.client, one.upstream}
+    connections.remove(one)
+    assert connections.held == set()
+
+
+def test_only_a_live_connection_is_looked_at_again() -> None:
+    deadlines = Deadlines(MovableClock(), leeway=0.0)
+    connections = Connections(1, deadlines)
+    connections.take_place()
+    one = link("1", "main", 0, 0)
+    connections.add(one)
+    connections.reschedule(one)
+    assert len(deadlines) == 1
+    connections.remove(one)
+    connections.reschedule(one)
+    assert len(deadlines) == 0

@@ -76,10 +76,10 @@ async def test_nothing_goes_out_while_the_frame_before_the_close_ends(bench: Ben
 
 async def test_who_leaves_too_much_unread_is_not_read(bench: Bench) -> None:
     client, _ = bench.wires
-    client.unread = 2**17
+    client.unsent = 2**17
     bench.client.inject(OWN)
     assert not client.reading
-    client.unread = 0
+    client.unsent = 0
     client.drained()
     assert client.reading
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from sidecar.model import Reason
+from sidecar.proxy.pipe import PEER_FULL, UNREAD
 from sidecar.proxy.tail import Tail
 from sidecar.wire.scanner import ON_EXCEED_DELAY, Bucket
 from sidecar.wire.tap import TappedScanner
@@ -91,15 +92,54 @@ async def test_a_side_that_left_while_it_was_not_read_is_noticed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone: list[object] = []
-    monkeypatch.setattr("sidecar.proxy.relay.has_hung_up", lambda wire: wire in gone)
+    monkeypatch.setattr("sidecar.proxy.pipe.has_hung_up", lambda wire: wire in gone)
     client, _ = bench.wires
-    bench.link.look_after()
+    bench.client.look_after()
+    assert not client.aborted
     gone.append(client)
-    bench.link.look_after()
-    assert not client.aborted  # it is read, so that the end will show by itself
-    bench.client.hold(1)
-    bench.link.look_after()
+    bench.client.look_after()
     assert client.aborted
+
+
+async def test_pipes_that_do_not_read_are_known(bench: Bench) -> None:
+    bench.client.hold(PEER_FULL)
+    bench.client.hold(UNREAD)
+    assert bench.link.held == {bench.client}
+    bench.client.release(PEER_FULL)
+    assert bench.link.held == {bench.client}
+    bench.client.release(UNREAD)
+    assert bench.link.held == set()
+
+
+async def test_a_pipe_knows_when_it_was_read_and_released_last(bench: Bench) -> None:
+    pipe = bench.client
+    assert (pipe.read_at, pipe.released_at) == (0.0, 0.0)
+    pipe.data_received(HELLO)
+    assert (pipe.read_at, pipe.released_at) == (1000.0, 0.0)
+    bench.clock.move(5)
+    pipe.hold(PEER_FULL)
+    pipe.hold(UNREAD)
+    pipe.release(PEER_FULL)
+    assert (pipe.read_at, pipe.released_at) == (1000.0, 0.0)
+    pipe.release(UNREAD)
+    assert (pipe.read_at, pipe.released_at) == (1005.0, 1005.0)
+
+
+async def test_a_client_that_takes_nothing_is_not_stalled_by_others(bench: Bench) -> None:
+    bench.client.hold(UNREAD)
+    assert not bench.client.stalled
+    bench.client.hold(PEER_FULL)
+    assert bench.client.stalled
+
+
+async def test_a_frame_that_waits_for_a_boundary_is_seen(bench: Bench) -> None:
+    bench.upstream.data_received(BACK[:3])
+    seen = [bench.client.awaits_boundary]
+    bench.client.inject(frame(PING, b"", masked=False))
+    seen.append(bench.client.awaits_boundary)
+    bench.upstream.data_received(BACK[3:])
+    seen.append(bench.client.awaits_boundary)
+    assert seen == [False, True, False]
 
 
 async def test_a_cause_that_is_not_there_is_not_released(bench: Bench) -> None:

@@ -2,10 +2,13 @@ import asyncio
 import resource
 import socket
 import struct
+from pathlib import Path
+from typing import cast
 
 import pytest
 
-from sidecar.proxy.sockets import half_close, has_hung_up, keep_alive, raise_file_limit
+from sidecar.policy.session import Heartbeat
+from sidecar.proxy.sockets import half_close, has_hung_up, keep_alive, raise_file_limit, unsent
 
 INFINITY = resource.RLIM_INFINITY
 
@@ -111,3 +114,63 @@ def test_the_file_limit_is_raised_as_far_as_it_may(
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: told.append(limits))
     assert raise_file_limit(1000) == allowed
     assert told == ([] if raised is None else [(raised, hard)])
+
+
+def test_with_a_heartbeat_the_kernel_probes_as_often() -> None:
+    with socket.socket() as sock:
+        keep_alive(OfSocket(sock), Heartbeat(interval=20.5, timeout=9))
+        found = [
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (
+                socket.TCP_KEEPIDLE,
+                socket.TCP_KEEPINTVL,
+                socket.TCP_KEEPCNT,
+                socket.TCP_USER_TIMEOUT,
+            )
+        ]
+        assert found == [21, 3, 3, 29_500]
+
+
+def test_a_heartbeat_that_is_longer_than_the_kernel_can_count_is_cut() -> None:
+    with socket.socket() as sock:
+        keep_alive(OfSocket(sock), Heartbeat(interval=1e9, timeout=1e9))
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 32767
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2**31 - 1
+
+
+def test_what_the_kernel_does_not_offer_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as sock:
+        option = socket.TCP_USER_TIMEOUT
+        monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
+        keep_alive(OfSocket(sock), Heartbeat(interval=20, timeout=9))
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 20
+        assert sock.getsockopt(socket.IPPROTO_TCP, option) == 0
+
+
+class Writing(asyncio.WriteTransport):
+    """A transport on a socket (or none) that holds so many bytes itself."""
+
+    def __init__(self, sock: socket.socket | None, size: int) -> None:
+        super().__init__({"socket": sock})
+        self.size = size
+
+    def get_write_buffer_size(self) -> int:
+        return self.size
+
+
+def test_what_the_peer_has_not_confirmed_is_unsent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+        with theirs, ours:
+            assert unsent(Writing(ours, 7)) == 7
+            ours.setblocking(False)
+            ours.send(bytes(2**24))
+            assert unsent(Writing(ours, 7)) > 7
+        assert unsent(Writing(ours, 7)) == 7
+    assert unsent(Writing(None, 7)) == 7
+
+
+def test_a_socket_that_cannot_tell_what_it_has_sent_is_no_error(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        assert unsent(Writing(cast(socket.socket, file), 7)) == 7

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any
 
 from sidecar.model import Permit
 from sidecar.proxy.pipe import Pipe
 from sidecar.proxy.relay import Link
 from sidecar.wire.scanner import Bucket, FrameScanner
+from tests.support.clocks import MovableClock
 
 
 class Wire(asyncio.Transport):
-    """A transport that writes down what it is told. `full` makes it keep what is written; `unread`
+    """A transport that writes down what it is told. `full` makes it keep what is written; `unsent`
     is how much it says it has kept.
     """
 
@@ -20,7 +22,7 @@ class Wire(asyncio.Transport):
         self.written = b""
         self.protocol: asyncio.BaseProtocol | None = None
         self.full = False
-        self.unread = 0
+        self.unsent = 0
         self.reading = False
         self.closing = False
         self.closes = 0
@@ -46,8 +48,11 @@ class Wire(asyncio.Transport):
         assert isinstance(self.protocol, Pipe)
         self.protocol.resume_writing()
 
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
     def get_write_buffer_size(self) -> int:
-        return self.unread
+        return self.unsent
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -85,7 +90,8 @@ class Bench:
         codes: Mapping[str, int] | None = None,
         **more: Any,
     ) -> None:
-        now = asyncio.get_running_loop().time
+        self.clock = MovableClock()
+        now = monotonic if messages else self.clock.monotonic
         self.wires = (Wire(), Wire())
         scanner = FrameScanner(masked=True, messages=messages)
         self.client = Pipe("client", self.wires[0], scanner, now)
