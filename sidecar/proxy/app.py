@@ -96,7 +96,7 @@ class Sidecar:
             self._state,
             self._recorder,
             self._clock,
-            lambda link: None,
+            self._deadlines.reschedule,
         )
         self._admission = Admission(
             policy,

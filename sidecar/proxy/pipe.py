@@ -244,15 +244,18 @@ class Pipe(asyncio.Protocol):
         if self.transport.get_write_buffer_size() > MAX_UNREAD:
             self.hold(UNREAD)
 
-    def tap(self, pattern: Pattern | None) -> None:
-        """Take messages of this pattern out of what this side sends, from now on; None: no more."""
+    def tap(self, pattern: Pattern | None, own_pong: bytes | None) -> None:
+        """Take out of what this side sends, from now on: messages of this pattern, and pongs to
+        pings of the sidecar's own, which begin so. None: neither.
+        """
         scanner = self.scanner
         if isinstance(scanner, TappedScanner):
             if held := scanner.release():
                 self.peer.transport.write(held)
         elif scanner is not self.meter:
             return  # it is ending
-        self.scanner = TappedScanner(self.meter, pattern, None) if pattern else self.meter
+        wanted = pattern is not None or own_pong is not None
+        self.scanner = TappedScanner(self.meter, pattern, own_pong) if wanted else self.meter
 
     def inserted(self) -> None:
         """What was injected has gone out: scan as before."""

@@ -155,8 +155,9 @@ class Link:
 
     def tap(self) -> None:
         """Look for what the session's rules want to see in what the client sends, from now on."""
-        refresh = self.session.refresh
-        self.client.tap(refresh.pattern if refresh else None)
+        session = self.session
+        pattern = session.refresh.pattern if session.refresh else None
+        self.client.tap(pattern, self.ping_id if session.heartbeat else None)
 
     def renew(self, identity: Identity, at: float) -> None:
         """The connection goes on with another token, which was verified at that time of day."""

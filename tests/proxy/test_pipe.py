@@ -86,10 +86,10 @@ async def test_who_leaves_too_much_unread_is_not_read(bench: Bench) -> None:
 
 async def test_a_rule_can_come_and_go_while_the_connection_lives(bench: Bench) -> None:
     hello = frame(TEXT, b"hello")
-    bench.client.tap(PATTERN)
+    bench.client.tap(PATTERN, None)
     bench.client.data_received(BEGUN)
     assert bench.wires[1].written == b""
-    bench.client.tap(None)
+    bench.client.tap(None, None)
     assert bench.wires[1].written == BEGUN
     assert bench.client.scanner is bench.client.meter
     bench.client.data_received(frame(CONTINUATION, b'resh"}') + hello)
@@ -99,7 +99,7 @@ async def test_a_rule_can_come_and_go_while_the_connection_lives(bench: Bench) -
 async def test_an_ending_connection_takes_no_rule(bench: Bench) -> None:
     bench.link.end(Reason.KICKED)
     scanner = bench.client.scanner
-    bench.client.tap(PATTERN)
+    bench.client.tap(PATTERN, None)
     assert bench.client.scanner is scanner
 
 
@@ -107,7 +107,7 @@ async def test_what_was_taken_is_told_with_a_close_frame_behind_it() -> None:
     told: list[object] = []
     bench = Bench(on_tokens=lambda _link, tokens: told.extend(tokens))
     bench.client.begin(b"")
-    bench.client.tap(PATTERN)
+    bench.client.tap(PATTERN, None)
     bench.client.data_received(frame(TEXT, b'{"type": "refresh", "token": "t"}') + close(1000))
     assert told == ["t"]
     assert bench.wires[1].written == close(1000)
