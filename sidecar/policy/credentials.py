@@ -16,6 +16,7 @@ from sidecar.policy.replies import Reply
 __all__ = [
     "Authenticate",
     "Credential",
+    "MaxWaiting",
     "MessageSource",
     "Source",
     "SourceKind",
@@ -53,6 +54,16 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class MaxWaiting:
+    """How many accepted sockets of a route may be without a decision: of one client address, and
+    in all.
+    """
+
+    per_ip: int = 100
+    total: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
 class MessageSource:
     """The first message on an accepted socket, which must be of the pattern and come within
     `timeout` seconds. `reply` and `failure` are what a good and a bad token are answered (None:
@@ -63,6 +74,7 @@ class MessageSource:
     timeout: float = 30.0
     reply: Reply | None = None
     failure: Reply | None = None
+    max_waiting: MaxWaiting = MaxWaiting()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from sidecar.model import Peer
 
-__all__ = ["Network", "resolve_peer"]
+__all__ = ["Network", "counted_as", "resolve_peer"]
 
 Network = IPv4Network | IPv6Network
 _Address = IPv4Address | IPv6Address
@@ -54,6 +54,15 @@ def resolve_peer(
     if protocols and protocols[-1]:
         secure = protocols[-1].lower() in ("https", "wss")
     return Peer(str(client or address), secure)
+
+
+def counted_as(address: str) -> str | None:
+    """What stands for a client where clients are counted: the /64 of an IPv6 address, all of which
+    one client may have; None for a Unix socket, which anybody may be behind.
+    """
+    if ":" not in address:
+        return None if address == "unix" else address
+    return str(IPv6Network((address, 64), strict=False))
 
 
 def _parse_address(text: str) -> _Address | None:

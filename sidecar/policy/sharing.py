@@ -40,9 +40,16 @@ def _max_connections(policy: Policy, workers: int) -> str:
     return f"each of {workers} workers takes {part} of {policy.server.max_connections}"
 
 
+def _max_waiting(policy: Policy, workers: int) -> str | None:
+    if not any(route.authenticate.message for route in policy.routes):
+        return None
+    return f"each of {workers} workers counts its own; in all, {workers} times as many may wait"
+
+
 _Tell = Callable[[Policy, int], str | None]
 """How a limit holds with so many workers; None where the policy does not ask for it."""
 
 _ACROSS_CONNECTIONS: Final[tuple[tuple[str, _Tell], ...]] = (
     ("server.max_connections", _max_connections),
+    ("authenticate.sources.message.max_waiting", _max_waiting),
 )

@@ -26,7 +26,13 @@ from sidecar.policy.compiled import (
     Upstream,
     UpstreamTls,
 )
-from sidecar.policy.credentials import Authenticate, MessageSource, Source, SourceKind
+from sidecar.policy.credentials import (
+    Authenticate,
+    MaxWaiting,
+    MessageSource,
+    Source,
+    SourceKind,
+)
 from sidecar.policy.headers import Encoding, ForwardToken, IdentityHeader, IdentityRules, Sign
 from sidecar.policy.limits import Exceed, Limits, Rate
 from sidecar.policy.matching import MessagePattern
@@ -269,7 +275,7 @@ def test_the_first_message_is_the_last_source(policy: Policy) -> None:
     assert policy.routes[1].authenticate == Authenticate(
         providers=None,
         sources=(Source(SourceKind.HEADER, "Authorization"),),
-        message=MessageSource(pattern, 5.0, Reply(reply), Reply(failure)),
+        message=MessageSource(pattern, 5.0, Reply(reply), Reply(failure), MaxWaiting(20, 400)),
     )
 
 

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sidecar.model import Peer
-from sidecar.policy.peers import Network, resolve_peer
+from sidecar.policy.peers import Network, counted_as, resolve_peer
 
 TRUSTED: tuple[Network, ...] = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 PROXY = "10.0.0.1"
@@ -232,3 +232,18 @@ def test_nobody_trusted_is_the_same_as_nobody_near_trusted(
     found = resolve_peer(address, tls, fields, ())
     assert found == resolve_peer(address, tls, fields, nowhere)
     assert found.secure == tls
+
+
+@pytest.mark.parametrize("last", ["1", "ffff:ffff:ffff:ffff", "dead:beef:0:1"])
+def test_all_addresses_of_a_v6_network_of_64_bits_count_as_one(last: str) -> None:
+    separator = "" if last.count(":") == 3 else ":"
+    assert counted_as(f"2001:db8:1:2:{separator}{last}") == "2001:db8:1:2::/64"
+
+
+def test_addresses_of_other_networks_count_for_themselves() -> None:
+    addresses = ("2001:db8:1:2::1", "2001:db8:1:3::1", "203.0.113.7", "203.0.113.8")
+    assert len({counted_as(address) for address in addresses}) == 4
+
+
+def test_nobody_can_be_told_apart_behind_a_unix_socket() -> None:
+    assert counted_as("unix") is None

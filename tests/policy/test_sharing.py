@@ -1,8 +1,18 @@
 """What a policy means for each of several workers."""
 
+from dataclasses import replace
+
 import pytest
 
 from sidecar.policy.compiled import Address, Admin, Logging, Policy, Server, TokenRules
+from sidecar.policy.credentials import Authenticate, MessageSource
+from sidecar.policy.headers import IdentityRules
+from sidecar.policy.limits import Limits
+from sidecar.policy.matching import MessagePattern
+from sidecar.policy.origins import OriginRule
+from sidecar.policy.pointers import ClaimPath
+from sidecar.policy.refuse import Refuse
+from sidecar.policy.routes import PathPattern, Route
 from sidecar.policy.sharing import Held, per_worker, share
 
 HERE = Address("127.0.0.1", 0)
@@ -39,3 +49,24 @@ def test_what_several_workers_share_is_told() -> None:
     assert per_worker(policy(10), 4) == (
         Held("server.max_connections", "each of 4 workers takes 3 of 10"),
     )
+
+
+def test_waiting_clients_are_counted_by_each_worker_for_itself() -> None:
+    message = MessageSource(MessagePattern((), ClaimPath.parse("/token"), 64))
+    route = Route(
+        name="main",
+        path=PathPattern.parse("/{rest...}"),
+        host=None,
+        upstream="main",
+        upstream_path=None,
+        origins=OriginRule(),
+        authenticate=Authenticate(None, (), message=message),
+        authorize=(),
+        identity=IdentityRules(),
+        forward_headers=frozenset(),
+        limits=Limits(),
+        refuse=Refuse(),
+    )
+    waiting = per_worker(replace(policy(10), routes=(route,)), 2)[1]
+    assert waiting.key == "authenticate.sources.message.max_waiting"
+    assert waiting.how == "each of 2 workers counts its own; in all, 2 times as many may wait"

@@ -330,7 +330,7 @@ class _Compiler:
                 "has no effect on handshakes with `with: http`",
                 "use `with: close` or auto",
             )
-        if model.hold and model.with_ == "http":
+        if model.hold and model.with_ == "http" and not told:
             self._report.warn(
                 (*loc, "hold"), "has no effect with `with: http`", "use `with: close` or auto"
             )

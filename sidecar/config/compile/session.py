@@ -6,7 +6,7 @@ from typing import Any, Final
 from sidecar.config.compile.report import Report
 from sidecar.config.nodes import Loc
 from sidecar.config.schema import session as schema
-from sidecar.policy.credentials import MessageSource
+from sidecar.policy.credentials import MaxWaiting, MessageSource
 from sidecar.policy.matching import MessagePattern
 from sidecar.policy.replies import Reply, template
 from sidecar.policy.session import Expiry, Heartbeat, Refresh, Session, Warn
@@ -36,7 +36,10 @@ def compile_message_source(
     pattern = _pattern(loc, model, limit, report)
     reply = _reply((*loc, "reply"), model.reply, report)
     failure = _reply((*loc, "failure"), model.failure, report)
-    return None if pattern is None else MessageSource(pattern, model.timeout, reply, failure)
+    waiting = MaxWaiting(model.max_waiting.per_ip, model.max_waiting.total)
+    if pattern is None:
+        return None
+    return MessageSource(pattern, model.timeout, reply, failure, waiting)
 
 
 def _warn(loc: Loc, model: schema.Session, report: Report) -> Warn | None:

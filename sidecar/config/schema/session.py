@@ -7,7 +7,7 @@ from pydantic import PlainValidator, WithJsonSchema
 from sidecar.config.schema.base import Model, Pointer, PositiveDuration, setting, word
 from sidecar.config.values import BadValueError
 
-__all__ = ["Heartbeat", "MessageSource", "Refresh", "Session", "Warn"]
+__all__ = ["Heartbeat", "MaxWaiting", "MessageSource", "Refresh", "Session", "Warn"]
 
 
 def _constant(value: Any) -> Any:
@@ -27,6 +27,17 @@ _Format = Annotated[str, *word("json")]
 _Message = Annotated[Any, WithJsonSchema({"x-form": "message"})]
 
 
+class MaxWaiting(Model):
+    """How many sockets of the route may be without a decision; further ones get a 503. Never more
+    than half of `server.max_connections`. Several workers count each for itself.
+    """
+
+    per_ip: int = setting(
+        100, ge=1, le=10_000_000, description="Of one client; of IPv6 addresses, one /64."
+    )
+    total: int = setting(1000, ge=1, le=10_000_000, description="Of all clients.")
+
+
 class MessageSource(Model):
     """The first message on an accepted socket. The upstream is dialled after it."""
 
@@ -38,6 +49,7 @@ class MessageSource(Model):
     failure: _Message = setting(
         None, description="What is said before the close otherwise; null is nothing."
     )
+    max_waiting: MaxWaiting = setting({}, description="Bounds for clients that bring no token.")
 
 
 class Warn(Model):

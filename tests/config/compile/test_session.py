@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.config.reference import json_schema
 from sidecar.config.source import Loaded
-from sidecar.policy.credentials import MessageSource, Source, SourceKind
+from sidecar.policy.credentials import MaxWaiting, MessageSource, Source, SourceKind
 from sidecar.policy.replies import Reply
 from sidecar.policy.session import DEFAULT_SESSION, Heartbeat, Session
 
@@ -153,6 +153,8 @@ def test_the_first_message_as_a_source(source: Callable[[str], MessageSource]) -
     plain = source("{token: /token}")
     assert (plain.timeout, plain.reply, plain.failure) == (30.0, None, None)
     assert plain.pattern.match(b'{"token": "a.b.c"}') == "a.b.c"
+    assert plain.max_waiting == MaxWaiting(100, 1000)
+    assert source("{token: /x, max_waiting: {total: 5}}").max_waiting == MaxWaiting(100, 5)
     told = source("{when: {/t: a}, token: /x, timeout: 1s, reply: ok, failure: ['{reason}']}")
     assert (told.timeout, told.reply, told.failure) == (1.0, Reply("ok"), Reply(["{reason}"]))
 
@@ -215,7 +217,8 @@ def test_a_message_source_that_cannot_be_is_refused(
 
 def test_codes_are_told_to_those_whose_first_message_fails(load: Load, small: str) -> None:
     keys = (
-        "authenticate: {sources: [{message: {token: /t}}]}, refuse: {codes: {token_invalid: 4000}}"
+        "authenticate: {sources: [{message: {token: /t}}]}, "
+        "refuse: {codes: {token_invalid: 4000}, hold: 1s}"
     )
     assert load(f"{small}routes: [{{{keys}}}]").warnings == ()
 
