@@ -105,6 +105,13 @@ class Credential(NamedTuple):
     subprotocols: tuple[str, ...]
     echo: str | None
 
+    @property
+    def selectable(self) -> str | None:
+        """A subprotocol that the client can be told while the upstream has not selected one: a
+        browser that offered any fails without. Never one that carries a token.
+        """
+        return next(iter(self.subprotocols), self.echo)
+
 
 def extract(handshake: Handshake, sources: Sequence[Source]) -> Credential | Denial:
     """Find the token in the sources and cut it out of all of them.

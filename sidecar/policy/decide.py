@@ -44,7 +44,8 @@ class Preflight(NamedTuple):
     """A handshake that may go on to have its token verified.
 
     Where it `awaits_message`, it brought no token: its socket is accepted, nothing is dialled, and
-    `with_token` goes on with what the first message brings.
+    `with_token` goes on with what the first message brings. The client is then told the first of
+    its subprotocols, and so that one alone is left for the upstream to select.
     """
 
     handshake: Handshake
@@ -100,6 +101,8 @@ def preflight(policy: Policy, handshake: Handshake, peer: Peer) -> Preflight | R
     if denial := _check_credential(policy, route, handshake, credential):
         return Refusal(denial, route)
     awaited = route.authenticate.message if credential.token is None else None
+    if awaited is not None:
+        credential = credential._replace(subprotocols=credential.subprotocols[:1])
     return Preflight(handshake, peer, route, match.captures, credential, awaited)
 
 

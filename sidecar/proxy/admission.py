@@ -2,13 +2,14 @@
 
     request -> Handshake -> Preflight -> Identity -> Permit -> dialled upstream -> Link
 
-Each arrow may end in a refusal; `proxy.refusals` says how that looks.
+Each arrow may end in a refusal; `proxy.refusals` says how that looks. Between Preflight and
+Identity a client may have to be waited for: `proxy.first_message`.
 """
 
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from functools import partial
 
 import structlog
 
@@ -18,17 +19,18 @@ from sidecar.errors import HandshakeError, KeysUnavailable, UpstreamError
 from sidecar.model import Denial, Handshake, Identity, Permit, Reason
 from sidecar.policy import decide
 from sidecar.policy.compiled import Policy
-from sidecar.policy.credentials import SourceKind, extract
+from sidecar.policy.credentials import MessageSource, SourceKind, extract
 from sidecar.policy.decide import Preflight
 from sidecar.policy.keys import SigningKey
 from sidecar.policy.peers import resolve_peer
 from sidecar.policy.refuse import Refuse
 from sidecar.policy.routes import Route
 from sidecar.proxy.connections import Connections
-from sidecar.proxy.farewell import Farewell
+from sidecar.proxy.farewell import Farewell, Farewells
+from sidecar.proxy.first_message import FirstMessages, Waiting
 from sidecar.proxy.front import Front, RequestHead
-from sidecar.proxy.pipe import Pipe
-from sidecar.proxy.record import Attempt, Recorder
+from sidecar.proxy.joining import Client, Joiner
+from sidecar.proxy.record import CLIENT_LEFT, Attempt, Recorder
 from sidecar.proxy.refusals import (
     HttpRefusal,
     closable,
@@ -37,15 +39,14 @@ from sidecar.proxy.refusals import (
     public_name,
 )
 from sidecar.proxy.relay import Link
-from sidecar.proxy.scanners import client_scanner, upstream_scanner
-from sidecar.proxy.sockets import keep_alive
 from sidecar.proxy.upstream import Dialled, dial
 from sidecar.state.base import State, Subject
 from sidecar.wire.handshake import accept_key, parse_request, switching_protocols
 
 __all__ = ["Admission"]
 
-_CLIENT_LEFT: Final = Denial(Reason.BAD_HANDSHAKE, "the client left during the handshake")
+_Greet = Callable[[Permit, Dialled], bytes]
+"""What the client is told once its upstream has been dialled."""
 
 _log = structlog.get_logger()
 
@@ -86,21 +87,24 @@ class Admission:
         self._recorder = recorder
         self._state = state
         self._upstream_tls = upstream_tls
-        self._on_tokens = on_tokens
         self._clock = clock
-        self._farewells: dict[asyncio.Transport, Farewell] = {}
+        self._joiner = Joiner(connections, recorder, on_tokens, clock)
+        self._farewells = Farewells(connections.free_place)
+        self._first_messages = FirstMessages(
+            self._admit_waiting, connections, self._farewells, recorder, clock
+        )
         self.draining = False
 
     def drain(self) -> None:
         """Refuse every handshake from now on; nobody is held any longer before being told."""
         self.draining = True
-        for farewell in self._farewells.values():
-            farewell.hurry()
+        self._farewells.hurry()
+        self._first_messages.drain()
 
-    def close(self) -> None:
-        """Cut off the refused clients that still wait for their close frame or were just told."""
-        for transport in self._farewells:
-            transport.abort()
+    async def close(self) -> None:
+        """Cut off the clients without a decision, and the refused ones that are not gone yet."""
+        await self._first_messages.close()
+        self._farewells.abort()
 
     async def handle(self, front: Front, head: RequestHead) -> HttpRefusal | None:
         """Decide one request: None where its socket was taken over, else what to answer."""
@@ -116,7 +120,7 @@ class Admission:
             return self._refuse(front, attempt, refused)
         except asyncio.CancelledError:
             if front.transport.is_closing():
-                self._recorder.refused(attempt, _CLIENT_LEFT)
+                self._recorder.refused(attempt, CLIENT_LEFT)
             raise
         finally:
             if not attempt.keeps_place:
@@ -130,14 +134,55 @@ class Admission:
         return self._answer(attempt, _Refused(Denial(Reason.INTERNAL_ERROR)))
 
     async def _admit(self, front: Front, head: RequestHead, attempt: Attempt) -> None:
-        deadline = asyncio.get_running_loop().time() + self._policy.server.handshake_timeout
-        admitted = self._preflight(_read(head), attempt)
-        permit = await self._authorize(admitted, attempt)
-        if front.transport.is_closing():
-            raise _Refused(_CLIENT_LEFT)
-        dialled = await self._dial(permit, deadline)
+        policy = self._policy
+        admitted = self._preflight(policy, _read(head), attempt)
+        if admitted.awaits_message is None:
+            await self._let_in(front, attempt, policy, admitted, _switch)
+        else:
+            self._await_message(front, attempt, policy, admitted, admitted.awaits_message)
+
+    def _await_message(
+        self,
+        front: Front,
+        attempt: Attempt,
+        policy: Policy,
+        admitted: Preflight,
+        source: MessageSource,
+    ) -> None:
+        if crowded := self._first_messages.crowded(attempt, admitted, source):
+            raise _Refused(Denial(Reason.OVERLOADED, crowded))
         try:
-            link = self._connect(front, attempt, permit, dialled, admitted)
+            self._first_messages.accept(front, attempt, policy, admitted, source)
+        except ConnectionResetError as error:
+            raise _Refused(CLIENT_LEFT) from error
+
+    async def _admit_waiting(self, waiting: Waiting, token: str) -> None:
+        """Decide a client that was accepted, with the token of its first message."""
+        admitted = decide.with_token(waiting.admitted, token)
+        greet = partial(self._first_messages.greeting, waiting)
+        try:
+            await self._let_in(waiting, waiting.attempt, waiting.policy, admitted, greet)
+        except _Refused as refused:
+            self._first_messages.refuse(waiting, refused.denial)
+        except Exception as error:
+            _log.error("internal_error", request_id=waiting.attempt.identifier, exc_info=error)
+            self._first_messages.refuse(waiting, Denial(Reason.INTERNAL_ERROR))
+
+    async def _let_in(
+        self,
+        client: Client,
+        attempt: Attempt,
+        policy: Policy,
+        admitted: Preflight,
+        greet: _Greet,
+    ) -> None:
+        deadline = asyncio.get_running_loop().time() + policy.server.handshake_timeout
+        permit = await self._authorize(policy, admitted, attempt)
+        if client.transport.is_closing():
+            raise _Refused(CLIENT_LEFT)
+        dialled = await self._dial(policy, permit, deadline)
+        try:
+            link = self._connect(client, attempt, policy, permit, dialled, admitted, greet)
         except BaseException:
             dialled.transport.abort()
             raise
@@ -145,18 +190,18 @@ class Admission:
         if link.session.revocable and await self._is_revoked(permit.identity):
             link.end(Reason.TOKEN_REVOKED)
 
-    def _preflight(self, handshake: Handshake, attempt: Attempt) -> Preflight:
-        trusted = self._policy.server.trusted_proxies
+    def _preflight(self, policy: Policy, handshake: Handshake, attempt: Attempt) -> Preflight:
+        trusted = policy.server.trusted_proxies
         peer = resolve_peer(attempt.address, attempt.secure, handshake.headers, trusted)
         attempt.address = peer.address
         attempt.handshake = handshake
-        admitted = decide.preflight(self._policy, handshake, peer)
+        admitted = decide.preflight(policy, handshake, peer)
         attempt.route = admitted.route
         if isinstance(admitted, decide.Refusal):
             raise _Refused(admitted.denial)
         return admitted
 
-    async def _authorize(self, admitted: Preflight, attempt: Attempt) -> Permit:
+    async def _authorize(self, policy: Policy, admitted: Preflight, attempt: Attempt) -> Permit:
         token = admitted.credential.token
         if token is not None:
             identity = await self._authenticator.authenticate(
@@ -169,7 +214,7 @@ class Admission:
                 raise _Refused(Denial(Reason.TOKEN_REVOKED, "a revocation means this token"))
         try:
             permit = decide.authorize(
-                self._policy,
+                policy,
                 admitted,
                 attempt.identity,
                 request_id=attempt.identifier,
@@ -182,8 +227,8 @@ class Admission:
             raise _Refused(permit.denial)
         return permit
 
-    async def _dial(self, permit: Permit, deadline: float) -> Dialled:
-        upstream = self._policy.upstreams[permit.upstream]
+    async def _dial(self, policy: Policy, permit: Permit, deadline: float) -> Dialled:
+        upstream = policy.upstreams[permit.upstream]
         tls = self._upstream_tls.get(permit.upstream)
         now = asyncio.get_running_loop().time
         started = now()
@@ -198,55 +243,26 @@ class Admission:
 
     def _connect(
         self,
-        front: Front,
+        client: Client,
         attempt: Attempt,
+        policy: Policy,
         permit: Permit,
         dialled: Dialled,
         admitted: Preflight,
+        greet: _Greet,
     ) -> Link:
-        """Tell the client 101 and join both sockets. Nothing is awaited from here on."""
+        """Tell the client that it is in, and join both sockets. Nothing is awaited from here on."""
         if self.draining:
             raise _Refused(Denial(Reason.DRAINING))
         if dialled.transport.is_closing():
             raise _Refused(Denial(Reason.UPSTREAM_REFUSED, "it hung up after its answer"))
-        now = self._clock.monotonic
-        route = admitted.route
-        limits = route.limits
-        upstream = Pipe("upstream", dialled.transport, upstream_scanner(limits), now)
-        clients: list[Pipe] = []
-
-        def make_client(transport: asyncio.Transport) -> Pipe:
-            subprotocol = dialled.subprotocol or permit.echo
-            transport.write(switching_protocols(dialled.accept, subprotocol))
-            clients.append(Pipe("client", transport, client_scanner(limits), now))
-            return clients[0]
-
-        early = _take(front, make_client)
-        attempt.keeps_place = True
-        codes = route.refuse.codes
-        link = Link(
-            attempt.identifier,
-            permit,
-            clients[0],
-            upstream,
-            codes,
-            self._on_end,
-            session=route.session,
-            address=attempt.address,
-            opened=self._clock.monotonic(),
-            opened_at=self._clock.time(),
-            standing=decide.standing(self._policy, admitted),
-            on_tokens=self._on_tokens,
-            held=self._connections.held,
-        )
-        if link.session.heartbeat is not None:
-            keep_alive(dialled.transport, link.session.heartbeat)
-        self._connections.add(link)
-        self._recorder.allowed(attempt, permit)
-        upstream.begin(bytes(dialled.early))
-        if early:
-            clients[0].data_received(early)
-        return link
+        try:
+            greeting = greet(permit, dialled)
+            return self._joiner.join(client, attempt, policy, permit, dialled, admitted, greeting)
+        except UpstreamError as error:
+            raise _Refused(Denial(error.reason, error.detail)) from error
+        except ConnectionResetError as error:
+            raise _Refused(CLIENT_LEFT) from error
 
     async def _is_revoked(self, identity: Identity | None) -> bool:
         if identity is None:
@@ -254,17 +270,14 @@ class Admission:
         now = self._clock.time()
         return await self._state.revoked(Subject.of(identity, now), now) is not None
 
-    def _on_end(self, link: Link) -> None:
-        self._connections.remove(link)
-        self._recorder.ended(link)
-
     def _refuse(self, front: Front, attempt: Attempt, refused: _Refused) -> HttpRefusal | None:
         """Refuse in the route's way."""
         route, handshake = attempt.route, attempt.handshake
         if route is None or handshake is None or not closable(refused.denial.reason):
             return self._answer(attempt, refused)
         # Strangers who are held must not take the places of those who could be let in.
-        crowded = len(self._farewells) >= self._connections.limit // 2
+        held = len(self._farewells) + len(self._first_messages)
+        crowded = held >= self._connections.limit // 2 or refused.denial.reason is Reason.OVERLOADED
         if crowded or not route.refuse.closes(browser=handshake.origin is not None):
             return self._answer(attempt, refused)
         try:
@@ -293,17 +306,15 @@ class Admission:
         subprotocol = _acceptable_subprotocol(handshake, attempt.route)
 
         def make_farewell(transport: asyncio.Transport) -> Farewell:
-            def end() -> None:
-                del self._farewells[transport]
-                self._connections.free_place()
-
             # A close frame has no room for the id; programs can read it here.
             accept = accept_key(handshake.key)
             transport.write(switching_protocols(accept, subprotocol, request_id=attempt.identifier))
-            self._farewells[transport] = Farewell(transport, code, reason, refuse.hold, end)
-            return self._farewells[transport]
+            return self._farewells.bid(transport, code, reason, refuse.hold)
 
-        _take(front, make_farewell)
+        try:
+            front.hand_over(make_farewell)
+        except ConnectionResetError as error:
+            raise _Refused(CLIENT_LEFT) from error
         attempt.keeps_place = True
         self._recorder.refused(attempt, denial)
 
@@ -323,19 +334,14 @@ def _read(head: RequestHead) -> Handshake:
     return handshake
 
 
-def _take(front: Front, make_protocol: Callable[[asyncio.Transport], asyncio.Protocol]) -> bytes:
-    try:
-        return front.hand_over(make_protocol)
-    except ConnectionResetError as error:
-        raise _Refused(_CLIENT_LEFT) from error
+def _switch(permit: Permit, dialled: Dialled) -> bytes:
+    return switching_protocols(dialled.accept, dialled.subprotocol or permit.echo)
 
 
 def _acceptable_subprotocol(handshake: Handshake, route: Route | None) -> str | None:
-    """One that a browser has offered, since it fails without; never one that carries a token."""
+    """One that can be told to a client whose handshake is refused."""
     sources = route.authenticate.sources if route else ()
     # Only these: tokens in other places must not make a conflict of it.
     marked = [source for source in sources if source.kind is SourceKind.SUBPROTOCOL]
     credential = extract(handshake, marked)
-    if isinstance(credential, Denial):
-        return None
-    return next(iter(credential.subprotocols), credential.echo)
+    return None if isinstance(credential, Denial) else credential.selectable

@@ -190,7 +190,7 @@ class Sidecar:
         """Release everything. Connections that are left are cut off."""
         for link in self.connections:
             link.abort()
-        self._admission.close()
+        await self._admission.close()
         await self._refresher.close()
         for task in self._background:
             task.cancel()

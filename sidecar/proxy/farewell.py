@@ -7,7 +7,7 @@ from sidecar.proxy.relay import CLOSE_TIMEOUT
 from sidecar.proxy.sockets import half_close
 from sidecar.wire.frames import close_frame
 
-__all__ = ["Farewell"]
+__all__ = ["Farewell", "Farewells"]
 
 
 class Farewell(asyncio.Protocol):
@@ -49,3 +49,37 @@ class Farewell(asyncio.Protocol):
             self._transport.write(self._frame)
             half_close(self._transport)
         self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+
+
+class Farewells:
+    """Those under way. `on_end` is called for each, when its socket is gone."""
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._on_end = on_end
+        self._hurried = False
+        self._farewells: dict[asyncio.Transport, Farewell] = {}
+
+    def __len__(self) -> int:
+        return len(self._farewells)
+
+    def bid(self, transport: asyncio.Transport, code: int, reason: str, hold: float) -> Farewell:
+        """The protocol that a socket gets, to be told why."""
+
+        def end() -> None:
+            del self._farewells[transport]
+            self._on_end()
+
+        seconds = 0 if self._hurried else hold
+        self._farewells[transport] = Farewell(transport, code, reason, seconds, end)
+        return self._farewells[transport]
+
+    def hurry(self) -> None:
+        """Nobody is held any longer before being told, now and from now on."""
+        self._hurried = True
+        for farewell in self._farewells.values():
+            farewell.hurry()
+
+    def abort(self) -> None:
+        """Cut off those who are not gone yet."""
+        for transport in self._farewells:
+            transport.abort()

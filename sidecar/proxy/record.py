@@ -4,16 +4,19 @@ for each connection.
 
 import asyncio
 import secrets
+from typing import Final
 
 from sidecar.clock import Clock
-from sidecar.model import Denial, Handshake, Identity, Permit
+from sidecar.model import Denial, Handshake, Identity, Permit, Reason
 from sidecar.observe.audit import Action, AuditLog, Closure, Decision, Event
 from sidecar.observe.metrics import Metrics
 from sidecar.policy.routes import Route
 from sidecar.proxy.refusals import public_name
 from sidecar.proxy.relay import Link
 
-__all__ = ["Attempt", "Recorder"]
+__all__ = ["CLIENT_LEFT", "Attempt", "Recorder"]
+
+CLIENT_LEFT: Final = Denial(Reason.BAD_HANDSHAKE, "the client left during the handshake")
 
 
 class Attempt:
@@ -21,7 +24,8 @@ class Attempt:
 
     `address` and `secure` (TLS) are the socket's until the client behind it is known.
     `identifier` is its request id, and its connection's. `keeps_place` says that something that
-    outlives the handshake holds its place among the connections.
+    outlives the handshake holds its place among the connections. `waited` seconds of it were the
+    client's own, for its first message.
     """
 
     __slots__ = (
@@ -34,6 +38,7 @@ class Attempt:
         "route",
         "secure",
         "started",
+        "waited",
     )
 
     def __init__(self, address: str, *, secure: bool = False) -> None:
@@ -46,6 +51,7 @@ class Attempt:
         self.identity: Identity | None = None
         self.handshake: Handshake | None = None
         self.keeps_place = False
+        self.waited = 0.0
 
 
 class Recorder:
@@ -125,7 +131,7 @@ class Recorder:
         route = attempt.route.name if attempt.route else None
         reason = public_name(denial) if denial else None
         outcome = "refused" if denial else "allowed"
-        self._metrics.handshake(route, outcome, reason, seconds)
+        self._metrics.handshake(route, outcome, reason, seconds - attempt.waited)
         identity = attempt.identity
         self._audit.decision(
             Decision(

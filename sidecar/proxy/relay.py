@@ -32,7 +32,7 @@ from sidecar.wire import scanner as scan
 from sidecar.wire.frames import close_frame
 from sidecar.wire.tap import TappedScanner
 
-__all__ = ["CLOSE_TIMEOUT", "FRAME_TIMEOUT", "By", "Closing", "Link"]
+__all__ = ["CLOSE_TIMEOUT", "FRAME_TIMEOUT", "VIOLATIONS", "By", "Closing", "Link"]
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that a side has to answer a close frame and to hang up (RFC 6455 section 7.1.1)."""
@@ -42,11 +42,12 @@ FRAME_TIMEOUT: Final = 1.0
 
 By = Literal["client", "upstream", "sidecar"]
 
-_VIOLATIONS: Final = {
+VIOLATIONS: Final = {
     scan.PROTOCOL_ERROR: Reason.PROTOCOL_ERROR,
     scan.TOO_BIG: Reason.MESSAGE_TOO_BIG,
     scan.RATE: Reason.MESSAGE_RATE,
 }
+"""What a scanner's verdict is called outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ class Link:
         elif verdict == Tail.DONE:
             self._say_farewell(pipe.peer)
         elif self.closing is None:
-            self.end(_VIOLATIONS[verdict], detail=pipe.meter.detail)
+            self.end(VIOLATIONS[verdict], detail=pipe.meter.detail)
         else:
             self._bid_farewell(pipe.peer)
             self._settle()

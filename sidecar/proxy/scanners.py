@@ -11,7 +11,7 @@ from sidecar.wire.scanner import (
     FrameScanner,
 )
 
-__all__ = ["client_scanner", "upstream_scanner"]
+__all__ = ["client_scanner", "control_bucket", "upstream_scanner"]
 
 _ON_EXCEED: Final = {
     Exceed.CLOSE: ON_EXCEED_CLOSE,
@@ -28,7 +28,7 @@ def client_scanner(limits: Limits) -> FrameScanner:
         max_frame=limits.frame or 0,
         messages=_bucket(limits.messages),
         payload=_bucket(limits.bytes),
-        controls=_bucket(limits.control_frames),
+        controls=control_bucket(limits),
     )
 
 
@@ -39,6 +39,11 @@ def upstream_scanner(limits: Limits) -> FrameScanner:
         max_message=limits.upstream_message or 0,
         max_frame=limits.frame or 0,
     )
+
+
+def control_bucket(limits: Limits) -> Bucket | None:
+    """For a client's control frames; None without a limit."""
+    return _bucket(limits.control_frames)
 
 
 def _bucket(rate: Rate | None) -> Bucket | None:

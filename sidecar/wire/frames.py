@@ -18,6 +18,7 @@ __all__ = [
     "extended_length",
     "header_error",
     "ping_frame",
+    "pong_frame",
     "text_frame",
     "valid_close_code",
 ]
@@ -147,6 +148,11 @@ def text_frame(payload: bytes) -> bytes:
 def ping_frame(payload: bytes) -> bytes:
     """A server's ping (RFC 6455 section 5.5.2) with a payload of at most 125 bytes."""
     return bytes((_FIN | PING, len(payload))) + payload
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """A server's answer to a ping with this payload (RFC 6455 section 5.5.3)."""
+    return bytes((_FIN | PONG, len(payload))) + payload
 
 
 def apply_mask(payload: bytes, mask: bytes) -> bytes:

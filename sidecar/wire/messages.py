@@ -6,7 +6,7 @@ from sidecar.wire import frames
 from sidecar.wire.buckets import Bucket
 from sidecar.wire.scanner import CLOSED, PASS, PROTOCOL_ERROR, RATE, TOO_BIG
 
-__all__ = ["MAX_FRAGMENTS", "WHOLE", "FirstMessage", "pong_frame", "text_frame"]
+__all__ = ["MAX_FRAGMENTS", "WHOLE", "FirstMessage"]
 
 WHOLE: Final = 50
 """A verdict beside the scanner's: the message is there."""
@@ -99,7 +99,7 @@ class FirstMessage:
         end = body + length
         if end > len(held):
             return at
-        payload = _unmask(held[body:end], held[body - 4 : body])
+        payload = frames.apply_mask(bytes(held[body:end]), bytes(held[body - 4 : body]))
         if first & _CONTROL:
             return self._control(first & _OPCODE, payload, now, pings, at, end)
         return self._data(first, payload, at, end)
@@ -149,30 +149,3 @@ class FirstMessage:
         self.verdict = verdict
         self.detail = detail
         return at
-
-
-def text_frame(payload: bytes) -> bytes:
-    """A server's whole text message in one frame (RFC 6455 section 5.6). `payload` is UTF-8 of
-    less than 64 KiB.
-    """
-    return _frame(frames.TEXT, payload)
-
-
-def pong_frame(payload: bytes) -> bytes:
-    """A server's answer to a ping with this payload (RFC 6455 section 5.5.3)."""
-    return _frame(frames.PONG, payload)
-
-
-def _frame(opcode: int, payload: bytes) -> bytes:
-    size = len(payload)
-    if size < 126:
-        return bytes((_FIN | opcode, size)) + payload
-    return bytes((_FIN | opcode, 126)) + size.to_bytes(2, "big") + payload
-
-
-def _unmask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
-    """The same as `frames.apply_mask` (section 5.3), for payloads of any size."""
-    size = len(payload)
-    stream = (bytes(mask) * (size // 4 + 1))[:size]
-    number = int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")
-    return number.to_bytes(size, "big")

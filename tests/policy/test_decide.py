@@ -328,6 +328,22 @@ def test_who_has_brought_no_token_yet_gets_no_permit() -> None:
     assert outcome == Refusal(Denial(Reason.TOKEN_MISSING, "nobody was verified"), ASKING)
 
 
+def test_who_is_waited_for_has_one_subprotocol() -> None:
+    shake = handshake(headers=(), subprotocols=("chat.v2", "chat.v1"))
+    outcome = admitted(shake, ASKING)
+    assert outcome.credential.subprotocols == ("chat.v2",)
+    assert outcome.credential.selectable == "chat.v2"
+    assert admitted(shake, OPEN).credential.subprotocols == ("chat.v2", "chat.v1")
+
+
+@pytest.mark.parametrize(("offered", "told"), [(("bearer",), "bearer"), ((), None)])
+def test_the_marker_is_told_where_there_is_no_other_subprotocol(
+    offered: tuple[str, ...], told: str | None
+) -> None:
+    outcome = admitted(handshake(headers=(), subprotocols=offered), ASKING)
+    assert outcome.credential.selectable == told
+
+
 def test_the_first_message_takes_the_handshake_further() -> None:
     rules = replace(ROUTE.identity, forward_token=ForwardToken("X-Token"))
     route = replace(ASKING, identity=rules, forward_headers=frozenset({"referer", "user-agent"}))

@@ -14,8 +14,10 @@ __all__ = ["implementation"]
 
 ON_SOCKETS: Final = {
     "test_farewell.py",
+    "test_first_message.py",
     "test_front.py",
     "test_listeners.py",
+    "test_timeouts.py",
     "test_upstream.py",
 }
 

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from sidecar.proxy.farewell import Farewell
+from sidecar.proxy.farewell import Farewell, Farewells
 from tests.support.clients import Raw, raw
 from tests.support.frames import TEXT, close, frame
 
@@ -89,3 +89,29 @@ async def test_nothing_is_written_to_a_socket_that_closes() -> None:
     await asyncio.sleep(0.01)
     said.connection_lost(None)
     assert ended == [True]
+
+
+async def test_after_a_hurry_nobody_is_held() -> None:
+    ended: list[bool] = []
+    farewells = Farewells(lambda: ended.append(True))
+    written: list[bytes] = []
+
+    class Told(asyncio.Transport):
+        def is_closing(self) -> bool:
+            return False
+
+        def can_write_eof(self) -> bool:
+            return False
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            written.append(bytes(data))
+
+    transport = Told()
+    farewells.hurry()
+    said = farewells.bid(transport, 4401, "token_missing", 3600)
+    async with asyncio.timeout(5):
+        while not written:
+            await asyncio.sleep(0.001)
+    assert (written, len(farewells)) == ([FRAME], 1)
+    said.connection_lost(None)
+    assert (ended, len(farewells)) == ([True], 0)

@@ -6,11 +6,12 @@ from sidecar.wire.frames import (
     apply_mask,
     close_frame,
     ping_frame,
+    pong_frame,
     text_frame,
     valid_close_code,
 )
 from sidecar.wire.scanner import FrameScanner
-from tests.support.frames import PING, TEXT, frame
+from tests.support.frames import PING, PONG, TEXT, frame
 
 MASK = b"\x37\xfa\x21\x3d"
 
@@ -92,3 +93,4 @@ def test_a_text_message_has_its_length_in_the_shortest_form(size: int) -> None:
 
 def test_a_ping_bears_its_payload() -> None:
     assert ping_frame(b"12345678") == frame(PING, b"12345678", masked=False)
+    assert pong_frame(b"12345678") == frame(PONG, b"12345678", masked=False)

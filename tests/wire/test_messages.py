@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.wire.buckets import Bucket
-from sidecar.wire.messages import MAX_FRAGMENTS, WHOLE, FirstMessage, pong_frame, text_frame
+from sidecar.wire.frames import pong_frame
+from sidecar.wire.messages import MAX_FRAGMENTS, WHOLE, FirstMessage
 from sidecar.wire.scanner import CLOSED, PASS, PROTOCOL_ERROR, RATE, TOO_BIG, FrameScanner
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT, close, frame
 
@@ -149,10 +150,3 @@ def test_after_the_end_nothing_is_read() -> None:
     first = one(close(1000))
     assert first.feed(frame(PING, b"late"), 0.0) == []
     assert first.verdict == CLOSED
-
-
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535])
-def test_frames_of_the_sidecars_own_are_a_servers(size: int) -> None:
-    payload = b"x" * size
-    assert text_frame(payload) == frame(TEXT, payload, masked=False)
-    assert pong_frame(payload[:125]) == frame(PONG, payload[:125], masked=False)
