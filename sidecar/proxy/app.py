@@ -190,7 +190,6 @@ class Sidecar:
         """Release everything. Connections that are left are cut off."""
         for link in self.connections:
             link.abort()
-        await self._admission.close()
         await self._refresher.close()
         for task in self._background:
             task.cancel()
@@ -199,6 +198,7 @@ class Sidecar:
         for sock in self._sockets:
             sock.close()
         await self._front.close()
+        await self._admission.close()
         if self._admin is not None:
             await self._admin.close()
         await self._health.close()

@@ -47,7 +47,10 @@ class Farewell(asyncio.Protocol):
         self._said = True
         if not self._transport.is_closing():
             self._transport.write(self._frame)
-            half_close(self._transport)
+            if self._transport.can_write_eof():
+                half_close(self._transport)
+            else:  # TLS ends both ways at once; the other side's end is still read
+                self._transport.close()
         self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
 

@@ -260,7 +260,8 @@ class FirstMessages:
         farewell = self._farewells.bid(waiting.transport, code, "", 0)
         waiting.transport.set_protocol(farewell)
         farewell.hurry()
-        waiting.transport.close()
+        if not waiting.transport.is_closing():
+            waiting.transport.close()
 
     def lost(self, waiting: Waiting) -> None:
         """The socket is gone."""

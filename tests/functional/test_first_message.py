@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import ssl
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -11,9 +13,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from sidecar.proxy.front import MAX_EARLY
+from tests.support.certificates import authority
 from tests.support.clients import head, raw
 from tests.support.first_messages import WELCOME, accepted, asking, auth, decisions, refusal
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT, close, frame
+from tests.support.pairs import connected
 from tests.support.sidecars import Running, sidecar
 from tests.support.tokens import token
 from tests.support.upstreams import fields, recording, switching, websocket_server
@@ -440,7 +444,7 @@ async def test_a_client_counts_by_the_address_that_a_trusted_proxy_tells(tmp_pat
         assert (await third.refusal())["reason"] == "overloaded"
 
 
-async def test_behind_a_unix_socket_clients_count_together(tmp_path: Path) -> None:
+async def test_behind_a_unix_socket_there_is_no_address_to_count(tmp_path: Path) -> None:
     policy = asking(
         tmp_path,
         "ws://127.0.0.1:9",
@@ -507,3 +511,53 @@ async def test_nothing_is_dialled_before_the_message(tmp_path: Path) -> None:
         await client.send(FRAME[-1:])
         assert await client.exactly(len(WELCOME)) == WELCOME
         assert up.forwarded == b""
+
+
+def with_tls(folder: Path) -> tuple[dict[str, Any], ssl.SSLContext]:
+    """The listener's section, and a client's context that trusts it."""
+    made = authority(folder)
+    certificate, key = made.issue("localhost")
+    section = {"tls": {"certificate": str(certificate), "key": str(key)}}
+    return section, ssl.create_default_context(cafile=made.ca)
+
+
+async def test_it_is_the_same_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.proxy.farewell.CLOSE_TIMEOUT", 3600)  # nobody is cut off here
+    server, trusting = with_tls(tmp_path)
+    options: dict[str, Any] = {
+        "ssl": trusting,
+        "server_hostname": "localhost",
+        "close_timeout": None,
+    }
+    async with websocket_server() as url:
+        policy = asking(tmp_path, url, {"timeout": "300ms"}, server=server)
+        async with sidecar(policy, tmp_path) as s:
+            async with connect(f"wss://127.0.0.1:{s.port}", **options) as good:
+                await good.send(auth().decode())
+                assert "auth_success" in str(await good.recv())
+                await good.send("hello")
+                assert await good.recv() == "hello"
+            async with connect(f"wss://127.0.0.1:{s.port}", **options) as late:
+                assert "auth_timeout" in str(await late.recv())
+                await asyncio.wait_for(late.wait_closed(), 8)
+                assert late.close_code == 4408
+            async with connect(f"wss://127.0.0.1:{s.port}", **options) as leaving:
+                await leaving.close(4000, "bye")
+                assert leaving.close_code == 4000
+            await s.until_idle()
+
+
+@pytest.mark.parametrize("sent", [frame(TEXT, b"hello"), close(1000)])
+async def test_a_tls_client_that_does_not_hang_up_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr("sidecar.proxy.farewell.CLOSE_TIMEOUT", 0.1)
+    server, trusting = with_tls(tmp_path)
+    async with sidecar(asking(tmp_path, "ws://127.0.0.1:9", server=server), tmp_path) as s:
+        client = await connected(s.port, None, trusting)
+        await client.send(head("/ws"))
+        await client.response()
+        client.stop_reading()  # so that it does not see the end either
+        await client.send(sent)
+        await s.until_idle()
+        client.transport.abort()

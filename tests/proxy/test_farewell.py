@@ -106,12 +106,15 @@ async def test_after_a_hurry_nobody_is_held() -> None:
         def write(self, data: bytes | bytearray | memoryview) -> None:
             written.append(bytes(data))
 
+        def close(self) -> None:
+            written.append(b"closed")
+
     transport = Told()
     farewells.hurry()
     said = farewells.bid(transport, 4401, "token_missing", 3600)
     async with asyncio.timeout(5):
         while not written:
             await asyncio.sleep(0.001)
-    assert (written, len(farewells)) == ([FRAME], 1)
+    assert (written, len(farewells)) == ([FRAME, b"closed"], 1)
     said.connection_lost(None)
     assert (ended, len(farewells)) == ([True], 0)
