@@ -1,14 +1,19 @@
-"""A client that goes in the very moment of its decision."""
+"""Moments that no client can choose, and what is left behind."""
 
 import asyncio
+import gc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sidecar.model import Denial, Reason
+from sidecar.policy.decide import Preflight
 from sidecar.proxy import first_message
 from sidecar.proxy.first_message import Waiting
 from sidecar.proxy.front import Front, FrontServer, RequestHead
+from sidecar.proxy.record import Attempt
+from sidecar.wire.messages import FirstMessage
 from tests.support.clients import head, raw
 from tests.support.first_messages import WELCOME, accepted, asking, auth, decisions
 from tests.support.frames import PING, TEXT, frame
@@ -111,3 +116,27 @@ async def test_an_error_after_the_dial_is_told_and_frees_the_upstream(
             assert b"internal_error" in await client.rest()
         await s.until_idle()
         await up.until(lambda u: u.eof + u.lost == 1)
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("text", [None, "nonsense"])
+async def test_nothing_of_the_waiting_is_kept(tmp_path: Path, text: str | None) -> None:
+    kinds = (Waiting, FirstMessage, Preflight, Attempt, Front)
+    earlier = [one for one in gc.get_objects() if type(one) in kinds]
+
+    def left() -> list[Any]:
+        found = [one for one in gc.get_objects() if type(one) in kinds]
+        return [one for one in found if not any(one is other for other in earlier)]
+
+    async with (
+        recording() as up,
+        sidecar(asking(tmp_path, up.url), tmp_path) as s,
+        accepted(s) as client,
+    ):
+        tasks = asyncio.all_tasks()
+        await client.send(frame(TEXT, auth(text)))
+        await client.exactly(20)
+        async with asyncio.timeout(5):
+            while left():
+                await asyncio.sleep(0.005)
+        assert len(asyncio.all_tasks() - tasks) == len(up.heads)  # the test's upstream's
