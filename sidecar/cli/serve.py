@@ -1,4 +1,4 @@
-"""`ws-sidecar serve`: run the sidecar until SIGTERM or SIGINT, then drain."""
+"""`ws-sidecar serve`: run the sidecar until SIGTERM or SIGINT, then drain; a second one hurries."""
 
 import argparse
 import asyncio
@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -20,6 +20,8 @@ from sidecar.workers.runtime import loop_factory, settle_memory
 from sidecar.workers.supervisor import Supervisor
 
 __all__ = ["add_parser", "run"]
+
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 _log = structlog.get_logger()
 
@@ -50,6 +52,7 @@ class _Program(Protocol):
 
     async def start(self) -> None: ...
     def drain(self) -> None: ...
+    def hurry(self) -> None: ...
     async def drained(self) -> None: ...
     async def close(self) -> None: ...
 
@@ -63,7 +66,7 @@ def _program(loaded: Loaded, workers: int) -> _Program:
 async def _serve(make: Callable[[], _Program]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDING:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _refuse_to_reload)
     try:
@@ -80,6 +83,8 @@ async def _serve(make: Callable[[], _Program]) -> int:
     settle_memory()
     await stop.wait()
     program.drain()
+    for number in _ENDING:
+        loop.add_signal_handler(number, program.hurry)
     await program.drained()
     await program.close()
     _log.info("stopped")

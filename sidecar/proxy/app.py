@@ -1,7 +1,6 @@
 """The wiring: reads as the list of layers."""
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -16,7 +15,7 @@ from sidecar.admin.record import ActionRecorder
 from sidecar.auth.authenticator import Authenticator
 from sidecar.auth.keys import KeyStore
 from sidecar.clock import Clock, SystemClock
-from sidecar.model import Denial, Reason
+from sidecar.model import Denial
 from sidecar.observe.audit import AuditLog, hash_key
 from sidecar.observe.metrics import Metrics
 from sidecar.policy.compiled import Address, Policy
@@ -25,6 +24,7 @@ from sidecar.proxy.admission import Admission
 from sidecar.proxy.certificates import Certificates
 from sidecar.proxy.connections import Connections
 from sidecar.proxy.deadlines import TICK, Deadlines
+from sidecar.proxy.draining import Draining
 from sidecar.proxy.front import FrontServer
 from sidecar.proxy.health import HealthChecks
 from sidecar.proxy.listeners import Listeners
@@ -71,6 +71,7 @@ class Sidecar:
         self._worker = worker
         self._sockets = sockets
         self._background: list[asyncio.Task[None]] = []
+        self._drain: Draining | None = None
         self._drained = asyncio.Event()
         self._admin: AdminListener | None = None
 
@@ -155,18 +156,24 @@ class Sidecar:
         await self._listeners.adopt(self._sockets)
 
     def drain(self) -> None:
-        """Take no new handshakes, and end every connection with a close frame.
+        """Take no new handshakes, and end every connection with a close frame, spread over some
+        time where the policy says so.
 
         What is left after the grace is cut off; `drained` waits for it. Both without SIGTERM too,
         so that whoever asked for the drain can see in the log when it is over.
         """
-        if self._admission.draining:
+        if self._drain is not None:
             return
         self._admission.drain()
         _log.info("draining", connections=len(self.connections))
-        for link in self.connections:
-            link.end(Reason.DRAINING, self._policy.server.drain.close_code)
-        self._background.append(asyncio.create_task(self._finish_drain()))
+        self._drain = Draining(self.connections, self._policy.server.drain, self._clock)
+        self._drain.advance()
+        self._background.append(asyncio.create_task(self._finish_drain(self._drain)))
+
+    def hurry(self) -> None:
+        """Spread the close frames of a drain no longer: send those that are left at once."""
+        if self._drain is not None:
+            self._drain.hurry()
 
     async def stop_listening(self) -> None:
         """Take no new sockets, where others on the same address do."""
@@ -176,14 +183,8 @@ class Sidecar:
         """Wait until the drain is over: every connection has ended, or was cut off."""
         await self._drained.wait()
 
-    async def _finish_drain(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._policy.server.drain.grace):
-                await self.connections.idle()
-        stragglers = len(self.connections)
-        for link in self.connections:
-            link.abort()
-        _log.info("drained", cut_off=stragglers)
+    async def _finish_drain(self, drain: Draining) -> None:
+        _log.info("drained", cut_off=await drain.run())
         self._drained.set()
 
     async def close(self) -> None:

@@ -114,6 +114,10 @@ class WorkerProcess:
         """
         await self._ask("drain", {}, within)
 
+    async def hurry(self) -> None:
+        """Let it spread the close frames of a drain no longer. Raises WorkerError."""
+        await self._ask("hurry")
+
     async def stop(self) -> None:
         """Let it end once it has drained. Raises WorkerError."""
         await self._ask("stop")

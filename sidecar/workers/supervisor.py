@@ -103,6 +103,11 @@ class Supervisor:
             for worker in self._serving():
                 spawn(self._drain(worker), self._drains)
 
+    def hurry(self) -> None:
+        """Let no worker spread the close frames of a drain any longer."""
+        for worker in self._serving():
+            spawn(_hurry(worker), self._background)
+
     async def drained(self) -> None:
         """Wait until the drain is over in every worker."""
         while self._drains:
@@ -246,6 +251,11 @@ async def _problems(worker: WorkerProcess) -> Mapping[str, str]:
     except WorkerError:
         # One that has just ended is no problem: the others get its share.
         return {f"worker {worker.number}": "does not answer"} if worker.serving else {}
+
+
+async def _hurry(worker: WorkerProcess) -> None:
+    with suppress(WorkerError):
+        await worker.hurry()
 
 
 async def _end(worker: WorkerProcess) -> None:

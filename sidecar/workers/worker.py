@@ -53,6 +53,7 @@ class _Worker:
             "metrics": self._metrics,
             "readiness": self._readiness,
             "drain": self._drain,
+            "hurry": self._hurry,
             "stop": self._note_stop,
         }
         channel = await Channel.open(control, verbs)
@@ -115,6 +116,10 @@ class _Worker:
     async def _drain(self, _: Body) -> Body:
         self._started().drain()
         await self._started().drained()
+        return {}
+
+    async def _hurry(self, _: Body) -> Body:
+        self._started().hurry()
         return {}
 
     async def _note_stop(self, _: Body) -> Body:

@@ -210,6 +210,20 @@ async def test_draining_twice_is_draining_once(tmp_path: Path) -> None:
         up.connections[0][1].transport.abort()
 
 
+async def test_a_drain_that_is_hurried_is_spread_no_longer(tmp_path: Path) -> None:
+    rule = {"drain": {"grace": "2h", "spread": "2h"}}
+    async with (
+        recording() as up,
+        sidecar(policy_of(up.url, server=rule), tmp_path) as s,
+        attached(s) as client,
+    ):
+        s.sidecar.hurry()  # there is nothing to hurry yet
+        s.sidecar.drain()
+        s.sidecar.hurry()
+        assert await client.exactly(12) == b"\x88\x0a\x03\xf4draining"
+        up.connections[0][1].transport.abort()
+
+
 async def test_a_drain_waits_no_longer_than_the_grace(tmp_path: Path) -> None:
     async with recording() as up:
         policy = policy_of(up.url, server={"drain": {"grace": "100ms", "close_code": 4000}})

@@ -22,7 +22,9 @@ _SYSTEM_CLOCK = SystemClock()
 
 
 def policy_of(url: str, *, route: Mapping[str, Any] | None = None, **sections: Any) -> str:
-    """A small policy as YAML: one upstream, one provider, one route with these keys."""
+    """A small policy as YAML: one upstream, one provider, one route with these keys. Drains are not
+    spread, unless a section says so.
+    """
     document: dict[str, Any] = {
         "version": 1,
         "server": {"listen": ["127.0.0.1:0"]},
@@ -38,7 +40,16 @@ def policy_of(url: str, *, route: Mapping[str, Any] | None = None, **sections: A
             document[name] |= section
         else:
             document[name] = section
+    _end_drains_at_once(document)
     return yaml.safe_dump(document, sort_keys=False)
+
+
+def _end_drains_at_once(document: dict[str, Any]) -> None:
+    server = document["server"]
+    if isinstance(server, dict):
+        drain = server.get("drain", {})
+        if isinstance(drain, Mapping):
+            document["server"] = server | {"drain": {"spread": "0s", **drain}}
 
 
 class Running:

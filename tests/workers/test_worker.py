@@ -115,7 +115,7 @@ async def test_what_it_cannot_do_is_told_in_its_own_words(
         assert await parent.code() == 1
 
 
-@pytest.mark.parametrize("verb", ["listen", "metrics", "readiness", "drain"])
+@pytest.mark.parametrize("verb", ["listen", "metrics", "readiness", "drain", "hurry"])
 async def test_before_the_start_there_is_nothing_to_tell(verb: str) -> None:
     async with working() as parent:
         with pytest.raises(WorkerError, match="has not started"):
