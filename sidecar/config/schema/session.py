@@ -73,13 +73,17 @@ class Refresh(Model):
 
 
 class Heartbeat(Model):
-    """Pings of the sidecar's own to the client, which its upstream does not see."""
+    """Pings of the sidecar's own to the client, which its upstream does not see. The kernel
+    asks the upstream as often.
+    """
 
-    interval: PositiveDuration = setting("30s", description="From one ping to the next.")
+    interval: PositiveDuration = setting(
+        "30s", description="How long a client may be silent before it is pinged."
+    )
     timeout: PositiveDuration | None = setting(
         None,
-        description="How long a pong may take, at most the interval. Default: 10s, or the interval "
-        "where that is shorter.",
+        description="How long a sign of life may take then, at most the interval. Default: 10s, or "
+        "the interval where that is shorter.",
     )
 
 
