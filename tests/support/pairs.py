@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sidecar.clock import Clock
 from sidecar.proxy.relay import Link
 from tests.support.clients import Raw, head
-from tests.support.sidecars import Running, policy_of, sidecar
+from tests.support.clocks import MovableClock
+from tests.support.sidecars import SYSTEM_CLOCK, Running, policy_of, sidecar
 from tests.support.tokens import token
 from tests.support.upstreams import Streams, switching
 
@@ -43,6 +45,11 @@ class Pair:
         closures = [event for event in events if event["event"] == "connection_closed"]
         assert len(closures) == 1
         return closures[0]
+
+    async def after(self, clock: MovableClock, seconds: float) -> None:
+        """Let time go by, and what is due be done."""
+        clock.move(seconds)
+        await self.running.sidecar.tick()
 
     def hang_up(self) -> None:
         """Both sides close their sockets."""
@@ -101,6 +108,8 @@ async def pair(
     client_tls: ssl.SSLContext | None = None,
     upstream_tls: ssl.SSLContext | None = None,
     upstream: Mapping[str, Any] | None = None,
+    session: Mapping[str, Any] | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> AsyncIterator[Pair]:
     """A relayed connection. `early` is what the upstream sends in one write with its answer,
     `client_early` what the client sends with its request.
@@ -110,12 +119,12 @@ async def pair(
         scheme = "wss" if upstream_tls else "ws"
         policy = policy_of(
             "",
-            route={"limits": dict(limits or {})},
+            route={"limits": dict(limits or {}), "session": dict(session or {})},
             logging={"audit": {"file": str(audit)}},
             server=dict(server or {}),
             upstreams={"main": {"url": f"{scheme}://127.0.0.1:{port}", **(upstream or {})}},
         )
-        async with sidecar(policy, folder) as running:
+        async with sidecar(policy, folder, clock=clock) as running:
             client = await connected(running.port, buffers, client_tls)
             try:
                 await client.send(head("/ws", "Authorization: Bearer " + token()) + client_early)

@@ -18,7 +18,7 @@ from tests.support.tokens import SECRET
 
 ENVIRON: Mapping[str, str] = {"JWT_SECRET": SECRET}
 PROVIDER: Mapping[str, Any] = {"algorithms": ["HS256"], "secrets": [{"env": "JWT_SECRET"}]}
-_SYSTEM_CLOCK = SystemClock()
+SYSTEM_CLOCK = SystemClock()
 
 
 def policy_of(url: str, *, route: Mapping[str, Any] | None = None, **sections: Any) -> str:
@@ -83,7 +83,7 @@ async def sidecar(
     policy: str,
     folder: Path,
     environ: Mapping[str, str] = ENVIRON,
-    clock: Clock = _SYSTEM_CLOCK,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> AsyncIterator[Running]:
     """A sidecar with this policy, in the running loop."""
     path = folder / "policy.yaml"
