@@ -133,5 +133,8 @@ class Channel:
         except Exception:
             _log.exception("worker_verb_failed", verb=verb)
             message = {"id": number, "error": f"{verb} failed; the log says more"}
-        with suppress(WorkerError):
+        try:
             self._send(message)
+        except WorkerError as error:  # too long, or nobody is there
+            with suppress(WorkerError):
+                self._send({"id": number, "error": str(error)})

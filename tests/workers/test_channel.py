@@ -128,6 +128,18 @@ async def test_a_message_that_is_too_large_is_not_sent(monkeypatch: pytest.Monke
         assert await channel.ask("double", {"number": 1}, within=5) == {"number": 2}
 
 
+async def test_an_answer_that_is_too_large_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def tell(_: Body) -> Body:
+        return {"text": "x" * 1000}
+
+    monkeypatch.setattr(module, "MAX_MESSAGE", 1000)
+    first, second = [await Channel.open(sock, {"tell": tell}) for sock in socket.socketpair()]
+    with pytest.raises(WorkerError, match=r"a message of 10.. bytes is over 1000"):
+        await first.ask("tell", {}, within=5)
+    await first.close()
+    await second.close()
+
+
 @pytest.mark.parametrize(
     "line", [b"nonsense\n", b"[]\n", b"{}\n", b"5\n", b'{"verb": 1}\n', b"x" * 2000 + b"\n"]
 )
