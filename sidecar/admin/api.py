@@ -17,7 +17,7 @@ from sidecar.admin.problems import Refused
 from sidecar.admin.record import ActionRecorder
 from sidecar.admin.requests import list_query, revocation_of
 from sidecar.clock import Clock
-from sidecar.errors import StateFull
+from sidecar.errors import StateFull, WorkerError
 from sidecar.policy.compiled import TokenRules
 from sidecar.state.base import State
 
@@ -26,6 +26,8 @@ __all__ = ["LOGOUT_PATH", "Api"]
 _MAX_BODY: Final = 16 * 1024
 _NO_REVOCATION: Final = "there is no revocation with this id"
 _NO_CONNECTION: Final = "there is no connection with this id"
+_RETRY_AFTER: Final = 1
+"""Seconds until a worker that hangs may have gone on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,9 @@ class Api:
         assert outcome is not None  # noqa: S101  # no name for one use was given
         self.recorder.revoked(outcome, _address(request))
         (kept,) = outcome.revocations
+        if not outcome.confirmed:
+            detail = f"{kept.id} is kept, but a worker has not confirmed it yet; ask again"
+            raise _unavailable(detail)
         headers = {hdrs.LOCATION: f"/api/revocations/{kept.id}"}
         answer = {**asdict(kept), "closed": outcome.closed}
         return web.json_response(answer, status=HTTPStatus.CREATED, headers=headers)
@@ -89,12 +94,19 @@ class Api:
 
     async def _list_connections(self, request: web.Request) -> web.Response:
         asked = list_query(request.query, filters=True)
-        page = await self.connections.list(asked.which, cursor=asked.cursor, limit=asked.limit)
+        try:
+            page = await self.connections.list(asked.which, cursor=asked.cursor, limit=asked.limit)
+        except WorkerError as error:
+            raise _unavailable(f"{error}; ask again") from None
         return _listing("connections", page.connections, page.next)
 
     async def _kick(self, request: web.Request) -> web.Response:
         identifier = request.match_info["id"]
-        if not await self.connections.kick(identifier):
+        try:
+            found = await self.connections.kick(identifier)
+        except WorkerError as error:
+            raise _unavailable(f"{error}, and no other has the connection; ask again") from None
+        if not found:
             raise Refused(HTTPStatus.NOT_FOUND, _NO_CONNECTION)
         self.recorder.kicked(identifier, _address(request))
         return web.Response(status=HTTPStatus.NO_CONTENT)
@@ -102,6 +114,10 @@ class Api:
 
 def _address(request: web.Request) -> str:
     return request.remote or "unix"
+
+
+def _unavailable(detail: str) -> Refused:
+    return Refused(HTTPStatus.SERVICE_UNAVAILABLE, detail, retry_after=_RETRY_AFTER)
 
 
 def _listing(name: str, entries: Sequence[Any], cursor: str | None) -> web.Response:

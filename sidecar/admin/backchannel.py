@@ -40,6 +40,9 @@ _ROOM: Final = 4 * 1024
 """Bytes of a form beside its token: fields that the issuer adds are ignored (section 2.5)."""
 _MAX_FIELDS: Final = 16
 _USED: Final = Denial(Reason.TOKEN_INVALID, "the logout token was used before")
+_UNCONFIRMED: Final = Denial(
+    Reason.STATE_UNAVAILABLE, "the logout is in force, but a worker does not answer"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class BackchannelLogout:
             )
         denial = await self._take(request, address)
         if denial is None:
+            self.recorder.logout_taken()
             return web.Response()
         self.recorder.logout_refused(denial, address)
         if denial.reason in (Reason.STATE_UNAVAILABLE, Reason.OVERLOADED):
@@ -89,8 +93,9 @@ class BackchannelLogout:
             return Denial(Reason.OVERLOADED, str(error))
         if outcome is None:
             return _USED
-        self.recorder.logout_taken()
         self.recorder.revoked(outcome, address)
+        if not outcome.confirmed:
+            return _UNCONFIRMED
         return None
 
 

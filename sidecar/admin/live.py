@@ -60,7 +60,7 @@ class ConnectionPage:
 
 class LiveConnections(Protocol):
     """The connections of the whole sidecar. What goes in and out is plain data, so that it may
-    come from other processes.
+    come from other processes. Where one of these does not answer, each method raises WorkerError.
     """
 
     async def list(

@@ -14,11 +14,16 @@ _ERROR_FIELDS: Final = (hdrs.ALLOW, hdrs.WWW_AUTHENTICATE)
 
 
 class Refused(Exception):  # noqa: N818  # a way out, not an error
-    """A request that cannot be done: the status, and what would be right."""
+    """A request that cannot be done: the status, and what would be right. `retry_after` is in
+    seconds.
+    """
 
-    def __init__(self, status: HTTPStatus, detail: str) -> None:
+    def __init__(self, status: HTTPStatus, detail: str, *, retry_after: int | None = None) -> None:
         self.status = status
         self.detail = detail
+        self.headers: dict[str, str] = (
+            {} if retry_after is None else {hdrs.RETRY_AFTER: str(retry_after)}
+        )
         super().__init__(detail)
 
 
@@ -28,7 +33,7 @@ async def with_problems(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except Refused as refused:
-        return _problem(refused.status, {}, detail=refused.detail)
+        return _problem(refused.status, refused.headers, detail=refused.detail)
     except web.HTTPException as error:
         headers = {
             str(name): error.headers[name] for name in _ERROR_FIELDS if name in error.headers

@@ -176,11 +176,13 @@ class Once:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of revoking: the revocations as they are kept now, and how many live connections
-    ended at once.
+    ended at once. `confirmed` is whether they are in force everywhere; where not, they will be
+    without anybody's doing.
     """
 
     revocations: tuple[Revocation, ...]
     closed: int
+    confirmed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from sidecar.observe.audit import AuditLog
 from sidecar.observe.metrics import Metrics
 from sidecar.policy.compiled import Address, Admin, Audit, Logging, Policy, Server, TokenRules
 from sidecar.policy.providers import Provider, SecretRef, Secrets
-from sidecar.state.base import Revocation, Subject
+from sidecar.state.base import Outcome, Revocation, Subject
 from sidecar.state.memory import MemoryState
 from tests.support.clocks import MovableClock
 from tests.support.tokens import SECRET
@@ -116,6 +116,16 @@ class Running:
     @property
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def leave_unconfirmed(self, patch: pytest.MonkeyPatch) -> None:
+        """Let no revocation be confirmed, as where a process hangs."""
+        revoke = self.state.revoke
+
+        async def unconfirmed(*arguments: Any, **options: Any) -> Outcome | None:
+            outcome = await revoke(*arguments, **options)
+            return outcome and replace(outcome, confirmed=False)
+
+        patch.setattr(self.state, "revoke", unconfirmed)
 
     def metric(self, name: str) -> float:
         body, _ = self.metrics.render()

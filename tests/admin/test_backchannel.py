@@ -164,6 +164,21 @@ class TestWithoutRoom:
         assert (await post(running, form))[0] == 200
 
 
+async def test_a_logout_that_is_not_in_force_everywhere_has_not_succeeded_yet(
+    running: "Running", crowd: list["Connection"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob = next(each for each in crowd if each.user == "bob")
+    running.connections.open(bob, sid="s-1")
+    running.leave_unconfirmed(monkeypatch)
+    answer = await post(running, {"logout_token": token()})
+    assert answer == (400, {"error": "temporarily_unavailable"})
+    assert bob.id not in running.connections.live
+    assert await running.state.count(NOW) == 1
+    assert [event["event"] for event in running.events] == ["revocation_added", "logout_refused"]
+    name = 'ws_sidecar_logout_tokens_total{outcome="state_unavailable"}'
+    assert running.metric(name) == 1
+
+
 class TestWithoutKeys:
     @pytest.fixture
     def providers(self, unused_tcp_port: int) -> tuple[Provider, ...]:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.admin.live import Connection, ConnectionFilter, page_of
+from sidecar.errors import WorkerError
 
 if TYPE_CHECKING:
     from tests.admin.conftest import Running
@@ -70,6 +71,22 @@ async def test_a_connection_is_kicked_once(running: "Running", crowd: list[Conne
     assert await listed(running) == [each.id for each in crowd if each.id != "c-1"]
     (event,) = running.events
     assert (event["event"], event["connection_id"]) == ("kicked", "c-1")
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", PATH), ("DELETE", f"{PATH}/c-1")])
+async def test_where_a_process_does_not_answer_nothing_is_made_up(
+    running: "Running", monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    async def fail(*_: Any, **_options: Any) -> None:
+        raise WorkerError("worker 1: no answer")
+
+    monkeypatch.setattr(running.connections, "list", fail)
+    monkeypatch.setattr(running.connections, "kick", fail)
+    status, answer = await running.ask(method, path)
+    assert status == 503
+    assert answer["detail"].startswith("worker 1: no answer")
+    assert answer["detail"].endswith("ask again")
+    assert not running.log.read_text()
 
 
 IDS = st.sets(st.text("abc", min_size=1, max_size=4))

@@ -191,6 +191,25 @@ class TestWithoutRoom:
         await running.revoke(jti="c")
 
 
+async def test_a_revocation_that_is_not_in_force_everywhere_is_kept_and_may_be_asked_for_again(
+    running: "Running", crowd: list["Connection"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        running.leave_unconfirmed(patch)
+        async with running.client.post(
+            PATH, json={"user": "alice"}, headers=running.headers
+        ) as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "1")
+            answer = await response.json()
+    assert len(running.connections.live) == len(crowd) - 2
+    (event,) = running.events
+    assert (event["event"], event["closed"]) == ("revocation_added", 2)
+    detail = f"{event['revocation_id']} is kept, but a worker has not confirmed it yet; ask again"
+    assert answer["detail"] == detail
+    again = await running.revoke(user="alice")
+    assert (again["id"], again["closed"]) == (event["revocation_id"], 0)
+
+
 # --- listing
 
 
