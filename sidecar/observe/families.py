@@ -33,7 +33,7 @@ GAUGES: Final[Mapping[str, _Join]] = {
     "ws_sidecar_connections_open": _add,
     "ws_sidecar_max_connections": _keep,  # the first one's: the others have a share of it
     "ws_sidecar_provider_ready": min,
-    "ws_sidecar_revocations_active": max,  # every worker is told of each
+    "ws_sidecar_revocations_active": _keep,  # the parent's: each worker has a copy
     "ws_sidecar_workers": _keep,
     "process_max_fds": _add,
     "process_open_fds": _add,

@@ -143,7 +143,7 @@ class Sidecar:
         await self._health.start()
         if self._worker is None:
             # The first, so that its failure comes before any client.
-            wiring = Wiring(self._exposition, self._unready, self.drain, self._api())
+            wiring = Wiring(self._exposition, self._unready, self.drain, self.api)
             self._admin = await open_admin(self._policy.admin, wiring, self._environ)
             await self._listeners.open(self._policy.server.listen)
         for work in (self._tick(), self._keep_time(), self._certificates.watch()):
@@ -241,7 +241,9 @@ class Sidecar:
             self.connections.limit = allowed
         self._front.max_waiting = waiting + _ROOM_TO_REFUSE
 
-    def _api(self) -> Api:
+    @property
+    def api(self) -> Api:
+        """What the admin API asks of this process."""
         return Api(
             self._state,
             self._live,

@@ -17,11 +17,11 @@ _PREFIX: Final = "ws_sidecar_worker"
 class Figures:
     """What the parent knows: its own figures, the last ones of each worker, and what those that
     have ended have counted. A worker that does not answer is shown with its last figures, so that
-    no counter falls.
+    no counter falls. `own` are the parent's, of what it does itself.
     """
 
     def __init__(self, policy: Policy, workers: int) -> None:
-        self._own = Metrics(policy, version=__version__)
+        self.own = Metrics(policy, version=__version__)
         self._registry = CollectorRegistry()
         state = Gauge(
             f"{_PREFIX}s", "Worker processes, wanted and up", ["state"], registry=self._registry
@@ -63,5 +63,5 @@ class Figures:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type, for a request's Accept field."""
-        own = [self._own.families(), read(self._registry)]
+        own = [self.own.families(), read(self._registry)]
         return exposition(merge([*own, self._past, *self._last.values()]), accept)

@@ -70,9 +70,14 @@ class WorkerProcess:
         return worker
 
     @property
+    def reachable(self) -> bool:
+        """Whether it is there to answer."""
+        return self._channel.is_open
+
+    @property
     def serving(self) -> bool:
         """Whether it has started and still answers for its connections."""
-        return self.started and self._channel.is_open
+        return self.started and self.reachable
 
     @property
     def leaving(self) -> bool:
@@ -112,7 +117,7 @@ class WorkerProcess:
         """Let it take no new handshakes, and wait until its connections have ended, for so many
         seconds at most. Raises WorkerError.
         """
-        await self._ask("drain", {}, within)
+        await self._ask("drain", within)
 
     async def hurry(self) -> None:
         """Let it spread the close frames of a drain no longer. Raises WorkerError."""
@@ -121,6 +126,16 @@ class WorkerProcess:
     async def stop(self) -> None:
         """Let it end once it has drained. Raises WorkerError."""
         await self._ask("stop")
+
+    async def ask(self, verb: str, body: Body, within: float) -> Body:
+        """Its answer within so many seconds. Raises WorkerError."""
+        answer = await self._channel.ask(verb, body, within=within)
+        self._answered = asyncio.get_running_loop().time()
+        return answer
+
+    async def over(self) -> None:
+        """Wait until the process runs no more."""
+        await self._process.wait()
 
     async def gone(self) -> None:
         """Wait until it is over, or takes no new connections."""
@@ -144,17 +159,15 @@ class WorkerProcess:
 
     async def _begin(self, verb: str, body: Body, within: float) -> None:
         try:
-            await self._ask(verb, body, within)
+            await self.ask(verb, body, within)
         except WorkerError as error:
-            if self._channel.is_open:
+            if self.reachable:
                 raise
             how = _in_words(await self._process.wait())
             raise WorkerError(f"worker {self.number} ended before it had started: {how}") from error
 
-    async def _ask(self, verb: str, body: Body | None = None, within: float | None = None) -> Body:
-        answer = await self._channel.ask(verb, body or {}, within=within or _ANSWER_TIMEOUT)
-        self._answered = asyncio.get_running_loop().time()
-        return answer
+    async def _ask(self, verb: str, within: float | None = None) -> Body:
+        return await self.ask(verb, {}, within or _ANSWER_TIMEOUT)
 
     async def _note_leaving(self, _: Body) -> Body:
         self._left.set()

@@ -1,6 +1,6 @@
 """The parent of the workers: starts and restarts them, and speaks for all of them.
 
-It takes no connection of a client and holds no key.
+It takes no connection of a client and holds no key; what is revoked, it holds for all.
 """
 
 import asyncio
@@ -12,19 +12,25 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from sidecar.admin.api import Api
 from sidecar.admin.app import Wiring
 from sidecar.admin.listener import AdminListener
+from sidecar.admin.record import ActionRecorder
+from sidecar.clock import SystemClock
 from sidecar.config.source import Loaded
 from sidecar.errors import WorkerError
-from sidecar.observe.audit import HASH_KEY_VARIABLE, hash_key
+from sidecar.observe.audit import HASH_KEY_VARIABLE, AuditLog, hash_key
 from sidecar.policy.compiled import Address
 from sidecar.proxy.starting import log_start, open_admin
 from sidecar.proxy.tasks import spawn
+from sidecar.state.memory import MemoryState
+from sidecar.workers.copies import CopiedState
 from sidecar.workers.figures import Figures
 from sidecar.workers.orders import Orders
 from sidecar.workers.ports import Ports
 from sidecar.workers.process import WorkerProcess
 from sidecar.workers.restarts import Restarts
+from sidecar.workers.workforce import Workforce
 
 __all__ = ["Supervisor"]
 
@@ -48,7 +54,8 @@ class Supervisor:
     """Several workers as one sidecar, from `start` to `close`.
 
     `public` and `admin` are the addresses that it really listens on, once it has started. Raises
-    ConfigError for a key of pseudonyms that must not be used.
+    ConfigError for a key of pseudonyms that must not be used, and for a file of the audit log that
+    cannot be written.
     """
 
     def __init__(self, loaded: Loaded, environ: Mapping[str, str], workers: int) -> None:
@@ -59,6 +66,13 @@ class Supervisor:
         self._count = workers
         self._hash_key = environ.get(HASH_KEY_VARIABLE) or secrets.token_hex(32)
         self._figures = Figures(loaded.policy, workers)
+        self._clock = SystemClock()
+        self._audit = AuditLog(
+            loaded.policy.logging,
+            clock=self._clock.time,
+            hash_key=hash_key({HASH_KEY_VARIABLE: self._hash_key}),
+        )
+        self._state = CopiedState(MemoryState())
         self._ports = Ports()
         self._processes: set[WorkerProcess] = set()
         self._up: dict[int, WorkerProcess] = {}
@@ -88,7 +102,7 @@ class Supervisor:
         """
         await self._ports.open(self._policy.server.listen)
         workers = await _together(map(self._prepare, range(1, self._count + 1)))
-        wiring = Wiring(self.metrics, self.readiness, self.drain)
+        wiring = Wiring(self.metrics, self.readiness, self.drain, self._api())
         self._admin = await open_admin(self._policy.admin, wiring, self._environ)
         await _together(map(self._listen, workers))
         for worker in workers:
@@ -128,10 +142,13 @@ class Supervisor:
         if self._admin is not None:
             await self._admin.close()
         self._ports.close()
+        await self._state.close()
+        self._audit.close()
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """The exposition of all processes as one, for a request's Accept field."""
         await self._count_all()
+        self._figures.own.revocations_active(await self._state.count(self._clock.time()))
         return self._figures.render(accept)
 
     async def readiness(self) -> Mapping[str, str]:
@@ -145,6 +162,17 @@ class Supervisor:
         elif not workers:
             problems["workers"] = "none is up"
         return problems
+
+    def _api(self) -> Api:
+        workforce = Workforce(self._serving)
+        return Api(
+            self._state,
+            workforce,
+            workforce.verify_logout,
+            lambda: self._policy.tokens,
+            ActionRecorder(self._audit, self._figures.own),
+            self._clock,
+        )
 
     async def _prepare(self, number: int) -> WorkerProcess:
         """A worker that is ready to listen. Raises OSError and WorkerError."""
@@ -161,6 +189,7 @@ class Supervisor:
     async def _listen(self, worker: WorkerProcess) -> None:
         """Let it serve. Raises WorkerError."""
         try:
+            await self._state.join(worker, self._clock.time())
             await worker.listen()
         except BaseException:
             worker.kill()
@@ -210,6 +239,7 @@ class Supervisor:
         how = await worker.ended()
         self._processes.discard(worker)
         self._figures.retire(worker)
+        self._state.leave(worker)
         if worker.leaving:
             _log.info("worker_ended", worker=worker.number, pid=worker.pid, how=how)
         elif worker.started and not self._closing:
@@ -226,6 +256,7 @@ class Supervisor:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
+            self._audit.flush()
             await self._count_all()
             for worker in self._serving():
                 if worker.silent_for > _HUNG:

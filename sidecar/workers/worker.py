@@ -19,6 +19,7 @@ from sidecar.workers.channel import Body, Channel, Verb
 from sidecar.workers.orders import Orders
 from sidecar.workers.ports import open_places
 from sidecar.workers.runtime import loop_factory, settle_memory
+from sidecar.workers.verbs import api_verbs
 
 __all__ = ["main"]
 
@@ -55,6 +56,7 @@ class _Worker:
             "drain": self._drain,
             "hurry": self._hurry,
             "stop": self._note_stop,
+            **api_verbs(lambda: self._started().api),
         }
         channel = await Channel.open(control, verbs)
         try:

@@ -8,11 +8,16 @@ import pytest
 
 from sidecar.state.base import State
 from sidecar.state.memory import MemoryState
+from sidecar.workers.copies import CopiedState
 
 MakeState = Callable[..., State]
 
 
-@pytest.fixture(params=[MemoryState], ids=["memory"])
+def _copied(*arguments: int) -> State:
+    return CopiedState(MemoryState(*arguments))
+
+
+@pytest.fixture(params=[MemoryState, _copied], ids=["memory", "copied"])
 def make_state(request: pytest.FixtureRequest) -> MakeState:
     """Makes an empty engine, with a `capacity` where one is given."""
     make: MakeState = request.param

@@ -6,6 +6,7 @@ import os
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,17 @@ async def test_one_that_leaves_is_gone_but_serves(stand_in: StandIn, orders: Mak
         await worker.gone()
         assert worker.leaving
         assert worker.serving
+
+
+async def test_it_is_asked_for_whatever_there_is_a_verb_for(stand_in: StandIn) -> None:
+    stand_in("answer(answer={'kicked': True}); sys.exit(5)")
+    async with spawned() as worker:
+        assert await worker.ask("kick", {"id": "c-1"}, 20.0) == {"kicked": True}
+        with pytest.raises(WorkerError, match="gone"):
+            await worker.ask("kick", {"id": "c-1"}, inf)
+        assert not worker.reachable
+        await worker.over()
+        assert await worker.ended() == "exit code 5"
 
 
 async def test_the_last_figures_are_noted(stand_in: StandIn, orders: MakeOrders) -> None:

@@ -115,11 +115,18 @@ async def test_what_it_cannot_do_is_told_in_its_own_words(
         assert await parent.code() == 1
 
 
-@pytest.mark.parametrize("verb", ["listen", "metrics", "readiness", "drain", "hurry"])
+@pytest.mark.parametrize("verb", ["listen", "metrics", "readiness", "drain", "hurry", "kick"])
 async def test_before_the_start_there_is_nothing_to_tell(verb: str) -> None:
     async with working() as parent:
         with pytest.raises(WorkerError, match="has not started"):
             await parent.ask(verb)
+
+
+async def test_it_does_for_the_api_what_its_parent_asks(orders: MakeOrders) -> None:
+    async with working() as parent:
+        await parent.ask("start", orders().to_json())
+        assert await parent.ask("kick", {"id": "none"}) == {"kicked": False}
+        assert await parent.ask("withdraw", {"id": "none"}) == {"closed": 0}
 
 
 async def test_it_listens_when_it_is_told_to(orders: MakeOrders) -> None:
