@@ -6,14 +6,14 @@ from http import HTTPStatus
 from typing import Final
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from sidecar.admin.api import LOGOUT_PATH, Api
 from sidecar.admin.guard import guard
 from sidecar.admin.problems import with_problems
 from sidecar.policy.compiled import Admin
 
-__all__ = ["Wiring", "build"]
+__all__ = ["Wiring", "build", "guard_of"]
 
 _PROBES: Final = frozenset({"/livez", "/readyz"})
 _HEADERS: Final = {
@@ -38,22 +38,27 @@ class Wiring:
     api: Api | None = None
 
 
-def build(admin: Admin, *, token: Callable[[], bytes] | None, wiring: Wiring) -> web.Application:
-    """The admin application.
+def guard_of(admin: Admin, *, token: Callable[[], bytes] | None, wiring: Wiring) -> Middleware:
+    """Who may ask for what.
 
     With a `token` (asked for at each request), every path but the probes and the logout of OpenID
     Connect issuers, which signs for itself (and /metrics where `admin.metrics_public`), takes it as
     a bearer token (RFC 6750 section 2.1) and answers 401 without; with no `token` they are open to
-    requests whose Host is an address or localhost. Nothing is changed for a web page. A drain is
-    started once, however often the endpoint is called. Errors are application/problem+json
-    (RFC 9457).
+    requests whose Host is an address or localhost. Nothing is changed for a web page.
     """
-    endpoints = _Endpoints(wiring)
     public = _PROBES | {"/metrics"} if admin.metrics_public else _PROBES
     if wiring.api is not None:
         public |= {LOGOUT_PATH}
+    return guard(token, public)
+
+
+def build(guarded: Middleware, wiring: Wiring) -> web.Application:
+    """The admin application behind its guard. A drain is started once, however often the endpoint
+    is called. Errors are application/problem+json (RFC 9457).
+    """
+    endpoints = _Endpoints(wiring)
     # In this order: headers for every answer, errors made of exceptions, then the guard.
-    app = web.Application(middlewares=[_with_headers, with_problems, guard(token, public)])
+    app = web.Application(middlewares=[_with_headers, with_problems, guarded])
     app.add_routes(
         [
             web.get("/livez", endpoints.livez),

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
-from sidecar.admin.app import Wiring, build
+from sidecar.admin.app import Wiring, build, guard_of
 from sidecar.config.secrets import LiveSecret
 from sidecar.policy.compiled import Address, Admin
 
@@ -25,13 +26,36 @@ class AdminListener:
 
     def __init__(self, admin: Admin, wiring: Wiring, environ: Mapping[str, str]) -> None:
         self._admin = admin
-        token = LiveSecret(admin.token, environ).read if admin.token else None
+        self._wiring = wiring
+        self._environ = environ
+        self._guard = self.guard_for(admin)
+
+        @web.middleware
+        async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guard(request, handler)
+
         self._runner = web.AppRunner(
-            build(admin, token=token, wiring=wiring),
+            build(guarded, wiring),
             access_log=None,
             shutdown_timeout=_SHUTDOWN_TIMEOUT,
             keepalive_timeout=_KEEPALIVE_TIMEOUT,
         )
+
+    @property
+    def asked_for(self) -> Address:
+        """Where the policy wants it to listen."""
+        return self._admin.listen
+
+    def guard_for(self, admin: Admin) -> Middleware:
+        """The guard that these settings ask for. Raises KeyMaterialError for a token that cannot be
+        read.
+        """
+        token = LiveSecret(admin.token, self._environ).read if admin.token else None
+        return guard_of(admin, token=token, wiring=self._wiring)
+
+    def adopt(self, guard: Middleware) -> None:
+        """Let this guard decide from now on."""
+        self._guard = guard
 
     async def open(self) -> None:
         """Listen; `address` is known then (a port 0 was chosen by the system). Raises OSError."""

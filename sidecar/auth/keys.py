@@ -49,6 +49,7 @@ class KeyStore:
         self._on_fetch = on_fetch
         self._local: dict[str, LocalKeys] = {}
         self._remote: dict[str, RemoteKeys] = {}
+        self._retired: list[RemoteKeys] = []
         self._session: ClientSession | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -58,14 +59,35 @@ class KeyStore:
         Returns without waiting for any fetch. Raises KeyMaterialError for a local key that cannot
         be read or must not be used.
         """
-        for provider in self._rules.providers:
-            self._local[provider.name] = await asyncio.to_thread(self._load, provider)
-        self._session = new_session()
-        for provider in self._rules.providers:
-            if isinstance(provider.keys, JwksUrl | Discovery):
-                self._follow(provider, provider.keys, self._session)
-        if any(local.watched for local in self._local.values()):
+        self.adopt(self._rules, await self.read(self._rules))
+
+    async def read(self, rules: TokenRules) -> Mapping[str, LocalKeys]:
+        """The local keys of these rules, which may be others than those in force. Raises
+        KeyMaterialError as `start` does.
+        """
+        return {one.name: await asyncio.to_thread(self._load, one) for one in rules.providers}
+
+    def adopt(self, rules: TokenRules, local: Mapping[str, LocalKeys]) -> None:
+        """Go by these rules from now on, with the local keys that were `read` for them. Fetched
+        keys stay where their source is the same; `settle` ends the fetching of others.
+        """
+        before, fetched = _sources(self._rules), self._remote
+        self._rules, self._local, self._remote = rules, dict(local), {}
+        for provider in rules.providers:
+            known = fetched.get(provider.name)
+            if known is not None and before[provider.name] == _source(provider):
+                self._remote[provider.name] = fetched.pop(provider.name)
+            elif isinstance(provider.keys, JwksUrl | Discovery):
+                self._follow(provider, provider.keys)
+        self._retired += fetched.values()
+        if self._watcher is None and any(one.watched for one in self._local.values()):
             self._watcher = asyncio.create_task(self._watch())
+
+    async def settle(self) -> None:
+        """End the fetching of keys that are not asked for any more."""
+        retired, self._retired = self._retired, []
+        for remote in retired:
+            await remote.close()
 
     def _load(self, provider: Provider) -> LocalKeys:
         try:
@@ -73,13 +95,13 @@ class KeyStore:
         except KeyMaterialError as error:
             raise KeyMaterialError(f"{provider.name}: {error.wrong}", error.remedy) from None
 
-    def _follow(
-        self, provider: Provider, source: JwksUrl | Discovery, session: ClientSession
-    ) -> None:
+    def _follow(self, provider: Provider, source: JwksUrl | Discovery) -> None:
+        if self._session is None:
+            self._session = new_session()
         remote = RemoteKeys(
             provider,
             source.refresh,
-            partial(fetch_jwks, session, source),
+            partial(fetch_jwks, self._session, source),
             clock=self._clock,
             sleep=self._sleep,
             on_fetch=self._on_fetch,
@@ -92,6 +114,7 @@ class KeyStore:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait({self._watcher})
+        await self.settle()
         for remote in self._remote.values():
             await remote.close()
         if self._session is not None:
@@ -145,3 +168,12 @@ class KeyStore:
             for local in self._local.values():
                 material = await asyncio.to_thread(local.refresh) if local.watched else None
                 local.material = material or local.material
+
+
+def _source(provider: Provider) -> object:
+    """What fetched keys depend on."""
+    return provider.keys, provider.algorithms
+
+
+def _sources(rules: TokenRules) -> Mapping[str, object]:
+    return {provider.name: _source(provider) for provider in rules.providers}

@@ -17,7 +17,7 @@ from zlib import crc32
 
 from sidecar.errors import ConfigError, Problem
 from sidecar.observe.logs import clean, dumps, timestamp
-from sidecar.observe.sinks import open_sink
+from sidecar.observe.sinks import Sink, open_sink
 from sidecar.policy.compiled import Logging
 
 __all__ = [
@@ -168,14 +168,30 @@ class AuditLog:
         worker: int | None = None,
     ) -> None:
         self._clock = clock
-        self._hash_users = logging.hash_user_ids
         self._hash_key = hash_key or secrets.token_bytes(32)
-        self._sample = logging.audit.sample_allowed
+        self._rules = logging
         self._sink = open_sink(logging.audit.file)
         self._worker: dict[str, Any] = {} if worker is None else {"worker": worker}
         self._written: deque[float] = deque(maxlen=_MAX_REFUSED_PER_SECOND)
         self._suppressed: Counter[str] = Counter()
         self._suppressed_since = 0.0
+
+    def sink_for(self, logging: Logging) -> Sink:
+        """Where events go by these settings: what is open already, or opened now. Raises
+        ConfigError where the file cannot be written.
+        """
+        path = logging.audit.file
+        return self._sink if path == self._rules.audit.file else open_sink(path)
+
+    def close_unused(self, sink: Sink) -> None:
+        """Let go of a sink that was opened and is not to be followed."""
+        if sink is not self._sink:
+            sink.close()
+
+    def follow(self, logging: Logging, sink: Sink) -> None:
+        """Go by these settings from now on, with their sink; pseudonyms stay the same."""
+        before, self._rules, self._sink = self._sink, logging, sink
+        self.close_unused(before)
 
     def decision(self, decision: Decision) -> None:
         """Record a decision about a handshake."""
@@ -220,7 +236,8 @@ class AuditLog:
 
     def _sampled(self, connection_id: str) -> bool:
         """By the connection's id, so that its admission and its end are kept or left together."""
-        return crc32(connection_id.encode("utf-8", "surrogatepass")) < self._sample * 2**32
+        share = self._rules.audit.sample_allowed
+        return crc32(connection_id.encode("utf-8", "surrogatepass")) < share * 2**32
 
     def _is_flooded(self, now: float) -> bool:
         """Whether as many refusals as may be were written within the last second."""
@@ -253,7 +270,7 @@ class AuditLog:
         self._sink.write(time, level, event, self._worker | _fit(fields, limit - used))
 
     def _user(self, user: str | None) -> str | None:
-        if user is None or not self._hash_users:
+        if user is None or not self._rules.hash_user_ids:
             return user
         name = user.encode("utf-8", "surrogatepass")
         return hmac.digest(self._hash_key, name, "sha256").hex()[:16]

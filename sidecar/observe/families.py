@@ -32,6 +32,8 @@ def _keep(first: float, _second: float) -> float:
 GAUGES: Final[Mapping[str, _Join]] = {
     "ws_sidecar_connections_open": _add,
     "ws_sidecar_max_connections": _keep,  # the first one's: the others have a share of it
+    "ws_sidecar_policy_last_reload_success_timestamp_seconds": _keep,  # the parent's: it reads it
+    "ws_sidecar_policy_last_reload_successful": _keep,
     "ws_sidecar_provider_ready": min,
     "ws_sidecar_revocations_active": _keep,  # the parent's: each worker has a copy
     "ws_sidecar_workers": _keep,

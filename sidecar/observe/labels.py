@@ -47,6 +47,17 @@ class Labels:
             codes=_codes(policy.routes) | {policy.server.drain.close_code},
         )
 
+    def joined(self, other: "Labels") -> "Labels":
+        """The values of both: what was counted under a name keeps it."""
+        return Labels(
+            routes=self.routes | other.routes,
+            upstreams=self.upstreams | other.upstreams,
+            providers=self.providers | other.providers,
+            reasons=self.reasons | other.reasons,
+            rules=self.rules | other.rules,
+            codes=self.codes | other.codes,
+        )
+
     def route(self, name: str | None) -> str:
         """A route's name; "none" where no route was found."""
         return _known(name, self.routes)

@@ -55,6 +55,11 @@ class _Family(Generic[_M]):
             child = self._children[values] = self._metric.labels(*values)
         return child
 
+    def remove(self, *values: str) -> None:
+        """Show this child no more."""
+        if self._children.pop(values, None) is not None:
+            self._metric.remove(*values)
+
 
 class Metrics:
     """The program's metrics on a registry of their own.
@@ -75,13 +80,33 @@ class Metrics:
         self._create_connection_metrics()
         self._create_key_metrics()
         self._create_revocation_metrics()
+        self._create_policy_metrics()
         build = Info("ws_sidecar_build", "The running program", registry=self._registry)
         build.info({"version": version, "scanner": implementation()})
-        Gauge(
-            "ws_sidecar_max_connections", "Connections the policy allows", registry=self._registry
-        ).set(policy.server.max_connections)
-        for route in self._labels.routes:
+        self._providers: frozenset[str] = frozenset()
+        self.follow(policy)
+
+    def follow(self, policy: Policy) -> None:
+        """Know this policy's names too from now on. Those of policies before stay known, as what
+        was counted under them does; only a provider that is gone has no readiness any more.
+        """
+        labels = Labels.of(policy)
+        self._labels = self._traffic.labels = self._labels.joined(labels)
+        self._max_connections.set(policy.server.max_connections)
+        for route in labels.routes:
             self._open.labels(route)
+        for provider in self._providers - labels.providers:
+            self._providers_ready.remove(provider)
+        self._providers = labels.providers
+
+    def policy_reload(self, ok: bool) -> None:
+        """Count an attempt to take a changed policy. Where it went well, the policy is in force
+        since now.
+        """
+        self._reloads.labels("ok" if ok else "error").inc()
+        self._reload_successful.set(ok)
+        if ok:
+            self._policy_since.set_to_current_time()
 
     def handshake(
         self, route: str | None, outcome: str, reason: str | None, seconds: float
@@ -222,6 +247,28 @@ class Metrics:
             "logout_tokens", "Logout tokens of OpenID Connect issuers", "outcome"
         )
 
+    def _create_policy_metrics(self) -> None:
+        self._max_connections = Gauge(
+            "ws_sidecar_max_connections", "Connections the policy allows", registry=self._registry
+        )
+        self._reloads = self._counter(
+            "policy_reloads", "Attempts to take a changed policy", "outcome"
+        )
+        self._reloads.labels("ok")
+        self._reloads.labels("error")
+        self._reload_successful = Gauge(
+            "ws_sidecar_policy_last_reload_successful",
+            "Whether the last attempt to take a changed policy went well",
+            registry=self._registry,
+        )
+        self._reload_successful.set(True)
+        self._policy_since = Gauge(
+            "ws_sidecar_policy_last_reload_success_timestamp_seconds",
+            "Since when the policy in force is so",
+            registry=self._registry,
+        )
+        self._policy_since.set_to_current_time()
+
     def _counter(self, name: str, text: str, *labels: str) -> _Family[Counter]:
         return _Family(Counter(f"ws_sidecar_{name}", text, labels, registry=self._registry))
 
@@ -242,7 +289,7 @@ class _TrafficCollector(Collector):
     """Messages and bytes, asked for at the scrape: the relay counts for itself and calls nobody."""
 
     def __init__(self, labels: Labels) -> None:
-        self._labels = labels
+        self.labels = labels
         self.source: TrafficSource = dict
 
     def describe(self) -> Iterable[Metric]:
@@ -253,7 +300,7 @@ class _TrafficCollector(Collector):
         """The families with the traffic so far; what shares its labels is summed up."""
         totals: dict[tuple[str, str], tuple[int, int]] = {}
         for (route, direction), (messages, size) in self.source().items():
-            key = (self._labels.route(route), self._labels.side(direction))
+            key = (self.labels.route(route), self.labels.side(direction))
             before = totals.get(key, (0, 0))
             totals[key] = (before[0] + messages, before[1] + size)
         families = self._families()

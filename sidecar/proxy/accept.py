@@ -35,7 +35,8 @@ class Acceptor:
 
     With `trusted`, each connection must come from one of these networks and begin with a PROXY
     protocol header. Where `tls` gives a context, which may be another one for each connection, a
-    TLS handshake follows. Both together may take `head_timeout` seconds.
+    TLS handshake follows. Both together may take `head_timeout` seconds. All of this may be set
+    anew, for the sockets that are accepted from then on.
     """
 
     def __init__(
@@ -49,15 +50,15 @@ class Acceptor:
     ) -> None:
         self._front = front
         self._tls = tls
-        self._head_timeout = head_timeout
-        self._trusted = trusted
+        self.head_timeout = head_timeout
+        self.trusted = trusted
         self._on_reject = on_reject
         self._loops: set[asyncio.Task[None]] = set()
         self._welcomes: set[asyncio.Task[None]] = set()
 
-    def serve(self, sock: socket.socket) -> None:
-        """Accept from this listening socket until `close`."""
-        spawn(self._accept(sock), self._loops)
+    def serve(self, sock: socket.socket) -> asyncio.Task[None]:
+        """Accept from this listening socket until the task is cancelled, or `close`."""
+        return spawn(self._accept(sock), self._loops)
 
     async def close(self) -> None:
         """Accept no more, and let go of the sockets that have not come to the front."""
@@ -79,7 +80,8 @@ class Acceptor:
             address = str(peername[0]) if isinstance(peername, tuple) else "unix"
             denial = self._denial(address)
             if denial is None:
-                spawn(self._welcome(accepted, address), self._welcomes)
+                # What was asked of its address must be what its bytes are read by.
+                spawn(self._welcome(accepted, address, self.trusted), self._welcomes)
             else:
                 self._on_reject(address, denial)
                 accepted.close()
@@ -87,7 +89,7 @@ class Acceptor:
     def _denial(self, address: str) -> Denial | None:
         if len(self._welcomes) + len(self._front) >= self._front.max_waiting:
             return Denial(Reason.OVERLOADED, "too many sockets wait for their handshake")
-        if self._trusted is not None and not self._trusts(self._trusted, address):
+        if self.trusted is not None and not self._trusts(self.trusted, address):
             detail = "PROXY protocol from an address that is not trusted"
             return Denial(Reason.BAD_HANDSHAKE, detail)
         return None
@@ -96,12 +98,14 @@ class Acceptor:
         known = ip_address(_UNIX_PEER if address == "unix" else address)
         return any(known in network for network in trusted)
 
-    async def _welcome(self, sock: socket.socket, address: str) -> None:
+    async def _welcome(
+        self, sock: socket.socket, address: str, trusted: Sequence[Network] | None
+    ) -> None:
         loop = asyncio.get_running_loop()
         stage, proxied = "PROXY protocol", None
         try:
-            async with asyncio.timeout(self._head_timeout):
-                if self._trusted is not None:
+            async with asyncio.timeout(self.head_timeout):
+                if trusted is not None:
                     proxied = await _read_header(loop, sock) or address
                 stage = "TLS"
                 context = self._tls()

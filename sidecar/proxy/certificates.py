@@ -33,6 +33,11 @@ class Certificates:
             if upstream.secure
         }
 
+    def adopt(self, fresh: "Certificates") -> None:
+        """Have what these have from now on."""
+        self._tls, self._seen = fresh._tls, fresh._seen
+        self._server, self.upstreams = fresh._server, fresh.upstreams
+
     @property
     def server(self) -> ssl.SSLContext | None:
         """The public listener's context for the next connection; None without TLS."""

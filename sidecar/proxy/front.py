@@ -243,7 +243,7 @@ class FrontServer:
         self._on_reject = on_reject
         self._head_timeout = head_timeout
         self._loop = asyncio.get_running_loop()
-        self._deadlines: dict[Front, float] = {}  # those without a head, the eldest first
+        self._headless: dict[Front, float] = {}  # those without a head, since when; eldest first
         self._timer: asyncio.TimerHandle | None = None  # of the eldest
         self.fronts: set[Front] = set()
         self.max_waiting = max_waiting
@@ -266,20 +266,28 @@ class FrontServer:
             front.transport.abort()
             return
         self.fronts.add(front)
-        deadline = self._loop.time() + self._head_timeout
-        self._deadlines[front] = deadline
+        since = self._headless[front] = self._loop.time()
         if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._cut_late)
+            self._timer = self._loop.call_at(since + self._head_timeout, self._cut_late)
 
     def begin(self, front: Front, head: RequestHead) -> None:
         """A request head is whole: decide it."""
-        self._deadlines.pop(front, None)
+        self._headless.pop(front, None)
         front.task = self._loop.create_task(self._decide(front, head))
 
     def leave(self, front: Front) -> None:
         """A socket is gone, or another protocol's."""
         self.fronts.discard(front)
-        self._deadlines.pop(front, None)
+        self._headless.pop(front, None)
+
+    def adopt(self, *, head_timeout: float, max_field: int) -> None:
+        """Go by these limits from now on, also for the sockets that wait."""
+        self.max_field, self.max_head = max_field, 2 * max_field + _OTHER_FIELDS
+        if head_timeout != self._head_timeout:
+            self._head_timeout = head_timeout
+            if self._timer is not None:
+                self._timer.cancel()
+            self._cut_late()
 
     async def close(self) -> None:
         """Let go of every socket, whatever its handshake is waiting for."""
@@ -308,12 +316,12 @@ class FrontServer:
         """Cut off the sockets whose head has not come in time."""
         self._timer = None
         now = self._loop.time()
-        while self._deadlines:
-            front, deadline = next(iter(self._deadlines.items()))
-            if deadline > now:
-                self._timer = self._loop.call_at(deadline, self._cut_late)
+        while self._headless:
+            front, since = next(iter(self._headless.items()))
+            if since + self._head_timeout > now:
+                self._timer = self._loop.call_at(since + self._head_timeout, self._cut_late)
                 return
-            del self._deadlines[front]
+            del self._headless[front]
             front.transport.abort()
 
 

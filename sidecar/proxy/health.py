@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import aiohttp
 import structlog
@@ -17,6 +17,14 @@ _log = structlog.get_logger()
 _NOT_CHECKED: Final = "not checked yet"
 
 
+class _Check(NamedTuple):
+    """What follows one upstream."""
+
+    upstream: Upstream
+    session: aiohttp.ClientSession
+    task: asyncio.Task[None]
+
+
 class HealthChecks:
     """Asks every upstream that has a health check, each in its own interval."""
 
@@ -26,41 +34,57 @@ class HealthChecks:
         self._upstreams = upstreams
         self._tls = tls
         self._problems: dict[str, str] = {}
-        self._sessions: list[aiohttp.ClientSession] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._checks: dict[str, _Check] = {}
+        self._ended: list[_Check] = []
 
     async def start(self) -> None:
         """Begin to check; the first answers come later."""
         for upstream in self._upstreams.values():
             if upstream.health is not None:
                 self._problems[upstream.name] = _NOT_CHECKED
-                work = self._follow(upstream, upstream.health, self._session(upstream))
-                self._tasks.append(asyncio.create_task(work))
+                self._begin(upstream, upstream.health)
+
+    def adopt(self, upstreams: Mapping[str, Upstream], tls: Mapping[str, ssl.SSLContext]) -> None:
+        """Check these from now on. Those that stay as they were are followed on, of a changed one
+        the last answer holds until the next, and a new one is no problem before its first. `settle`
+        lets go of those that are gone.
+        """
+        self._upstreams, self._tls = upstreams, tls
+        for name, check in list(self._checks.items()):
+            if upstreams.get(name) != check.upstream:
+                self._end(name)
+        for gone in self._problems.keys() - _checked(upstreams):
+            del self._problems[gone]
+        for upstream in upstreams.values():
+            if upstream.health is not None and upstream.name not in self._checks:
+                self._begin(upstream, upstream.health)
+
+    async def settle(self) -> None:
+        """Let go of what ended checks have used."""
+        ended, self._ended = self._ended, []
+        await asyncio.gather(*(check.task for check in ended), return_exceptions=True)
+        for check in ended:
+            await check.session.close()
 
     async def close(self) -> None:
         """End all checks."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for session in self._sessions:
-            await session.close()
+        for name in list(self._checks):
+            self._end(name)
+        await self.settle()
+
+    def _begin(self, upstream: Upstream, health: Health) -> None:
+        session = _session(upstream)
+        task = asyncio.create_task(self._follow(upstream, health, session))
+        self._checks[upstream.name] = _Check(upstream, session, task)
+
+    def _end(self, name: str) -> None:
+        check = self._checks.pop(name)
+        check.task.cancel()
+        self._ended.append(check)
 
     def problems(self) -> Mapping[str, str]:
         """The upstreams that are not healthy, and why."""
         return dict(self._problems)
-
-    def _session(self, upstream: Upstream) -> aiohttp.ClientSession:
-        if upstream.address.unix is not None:
-            connector: aiohttp.BaseConnector = aiohttp.UnixConnector(upstream.address.unix)
-        else:
-            connector = aiohttp.TCPConnector(limit=1)
-        session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=upstream.connect_timeout),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        self._sessions.append(session)
-        return session
 
     async def _follow(
         self, upstream: Upstream, health: Health, session: aiohttp.ClientSession
@@ -102,3 +126,19 @@ class HealthChecks:
         self._problems[name] = problem
         if before in (None, _NOT_CHECKED):
             _log.warning("upstream_unhealthy", upstream=name, problem=problem)
+
+
+def _checked(upstreams: Mapping[str, Upstream]) -> set[str]:
+    return {upstream.name for upstream in upstreams.values() if upstream.health is not None}
+
+
+def _session(upstream: Upstream) -> aiohttp.ClientSession:
+    if upstream.address.unix is not None:
+        connector: aiohttp.BaseConnector = aiohttp.UnixConnector(upstream.address.unix)
+    else:
+        connector = aiohttp.TCPConnector(limit=1)
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=upstream.connect_timeout),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )

@@ -5,21 +5,37 @@ import contextlib
 import errno
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from sidecar.policy.compiled import Address
 from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.front import FrontServer
 from sidecar.proxy.unix_sockets import SocketFile, bind_unix
 
-__all__ = ["ADMIN", "PUBLIC", "Listeners", "address_of", "bind", "bind_inet", "files_of", "naming"]
+__all__ = [
+    "ADMIN",
+    "PUBLIC",
+    "Listeners",
+    "Opening",
+    "address_of",
+    "bind",
+    "bind_inet",
+    "files_of",
+    "naming",
+]
 
 PUBLIC: Final = "server.listen"
 ADMIN: Final = "admin.listen"
 """The keys of the policy that say where to listen."""
 
 _BACKLOG: Final = 4096
+
+# The file of a Unix socket is not the server's: its place goes on with it, or removes it.
+_FILE_STAYS: Final[dict[str, Any]] = (
+    {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+)
 
 _PORT_REMEDIES: Final = {
     errno.EADDRINUSE: "end the program that does, or choose another port",
@@ -33,6 +49,88 @@ _PATH_REMEDIES: Final = {
 }
 
 
+class _Place:
+    """An address of `server.listen`: its sockets, which are bound, and what accepts from them.
+
+    `address` is as the policy has it, `bound` what it has come to. `files` are those of Unix
+    sockets, which go when the place does.
+    """
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        address: Address | None = None,
+        files: Sequence[SocketFile] = (),
+    ) -> None:
+        self.address = address
+        self.sockets = sockets
+        self.files = files
+        self.bound: list[Address] = []
+        self._servers: list[asyncio.Server] = []
+        self._accepting: list[asyncio.Task[None]] = []
+
+    def again(self) -> "_Place":
+        """The same sockets under new descriptors, to be accepted from in another way. Raises
+        OSError.
+        """
+        sockets: list[socket.socket] = []
+        place = _Place(sockets, self.address)
+        try:
+            sockets.extend(sock.dup() for sock in self.sockets)
+        except OSError:
+            place.close()
+            raise
+        return place
+
+    def listen(self) -> None:
+        """Let the kernel take clients; they wait until they are served. Raises OSError."""
+        for sock in self.sockets:
+            with naming(address_of(sock), PUBLIC):
+                _listen(sock)
+        self.bound = [address_of(sock) for sock in self.sockets]
+
+    async def serve(self, front: FrontServer, acceptor: Acceptor | None) -> None:
+        """Accept from the sockets that listen. Raises OSError."""
+        for sock in self.sockets:
+            if acceptor is None:
+                self._servers.append(await _server(front, sock))
+            else:
+                self._accepting.append(acceptor.serve(sock))
+
+    async def stop(self) -> None:
+        """Accept no more; accepted sockets stay."""
+        for server in self._servers:
+            server.close()
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the sockets and their files."""
+        for sock in self.sockets:
+            sock.close()
+        for file in self.files:
+            file.remove()
+
+
+class Opening:
+    """What `Listeners.prepare` has opened: the places that are to be, and those of them that are
+    new.
+    """
+
+    def __init__(self, acceptor: Acceptor | None) -> None:
+        self.acceptor = acceptor
+        self.places: list[_Place] = []
+        self.fresh: list[_Place] = []
+        self.again: dict[_Place, _Place] = {}
+
+    def discard(self) -> None:
+        """Close what was opened."""
+        for place in (*self.fresh, *self.again.values()):
+            place.close()
+
+
 class Listeners:
     """Opens, and closes, every address of `server.listen`.
 
@@ -43,54 +141,101 @@ class Listeners:
     def __init__(self, front: FrontServer, acceptor: Acceptor | None) -> None:
         self._front = front
         self._acceptor = acceptor
-        self._servers: list[asyncio.Server] = []
-        self._sockets: list[socket.socket] = []
-        self._files: list[SocketFile] = []
-        self.bound: list[Address] = []
+        self._places: list[_Place] = []
+        self._gone: list[_Place] = []
+        self._unserved: list[_Place] = []
+
+    @property
+    def bound(self) -> list[Address]:
+        """The real addresses (a port 0 was chosen by the system)."""
+        return [address for place in self._places for address in place.bound]
 
     async def open(self, addresses: Sequence[Address]) -> None:
-        """Listen. `bound` then holds the real addresses (a port 0 was chosen by the system).
-        Raises OSError; what was opened before stays open until `close`.
-        """
+        """Listen. Raises OSError; what was opened before stays open until `close`."""
         for address in addresses:
-            with naming(address, PUBLIC):
-                sockets = await bind(address)
-                self._files += files_of(sockets)
-            await self.adopt(sockets)
+            await self._open(await _bound(address))
 
     async def adopt(self, sockets: Sequence[socket.socket]) -> None:
         """Listen on sockets that are bound. The file of a Unix socket stays at `close`. Raises
         OSError.
         """
-        self._sockets += sockets
-        for sock in sockets:
-            address = address_of(sock)
-            with naming(address, PUBLIC):
-                _listen(sock)
-                await self._serve(sock)
-            self.bound.append(address)
+        await self._open(_Place(sockets))
+
+    async def prepare(self, addresses: Sequence[Address], acceptor: Acceptor | None) -> Opening:
+        """Open what these addresses need beside what is open, and leave everything as it is until
+        `take`. The new ones listen, and serve nobody yet. Raises OSError, and leaves nothing.
+        """
+        opening = Opening(acceptor)
+        left = [place for place in self._places if place.address is not None]
+        try:
+            for address in addresses:
+                place = next((one for one in left if one.address == address), None)
+                if place is None:
+                    place = await _bound(address)
+                    opening.fresh.append(place)
+                    place.listen()
+                else:
+                    left.remove(place)
+                self._plan(opening, place)
+            for place in self._places:
+                if place.address is None:  # given, and kept whatever the policy says
+                    self._plan(opening, place)
+        except BaseException:
+            opening.discard()
+            raise
+        return opening
+
+    def take(self, opening: Opening) -> None:
+        """Change over to what was prepared. `settle` begins to serve, and closes what is gone."""
+        for old, new in opening.again.items():
+            new.files, old.files = old.files, ()
+            new.bound = old.bound
+        places = [opening.again.get(place, place) for place in opening.places]
+        self._gone += [place for place in self._places if place not in places]
+        self._unserved += [place for place in places if place not in self._places]
+        self._places = places
+        self._acceptor = opening.acceptor
+
+    async def settle(self) -> None:
+        """Serve the new places, and close those that are gone; accepted sockets stay. Nobody is
+        turned away in between: who comes then waits.
+        """
+        unserved, self._unserved = [one for one in self._unserved if one in self._places], []
+        gone, self._gone = self._gone, []
+        for place in gone:
+            await place.stop()
+        for place in unserved:
+            await place.serve(self._front, self._acceptor)
 
     async def close(self) -> None:
         """Stop listening; accepted sockets stay."""
-        for server in self._servers:
-            server.close()
+        for place in (*self._places, *self._gone):
+            await place.stop()
         if self._acceptor is not None:
             await self._acceptor.close()
-        for sock in self._sockets:
-            sock.close()
-        for file in self._files:
-            file.remove()
 
-    async def _serve(self, sock: socket.socket) -> None:
-        if self._acceptor is not None:
-            self._acceptor.serve(sock)
-            return
-        loop = asyncio.get_running_loop()
-        if sock.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(self._front, sock=sock, backlog=_BACKLOG)
-        else:
-            server = await loop.create_server(self._front, sock=sock, backlog=_BACKLOG)
-        self._servers.append(server)
+    async def _open(self, place: _Place) -> None:
+        self._places.append(place)
+        place.listen()
+        await place.serve(self._front, self._acceptor)
+
+    def _plan(self, opening: Opening, place: _Place) -> None:
+        opening.places.append(place)
+        if opening.acceptor is not self._acceptor and place in self._places:
+            opening.again[place] = place.again()
+
+
+async def _bound(address: Address) -> _Place:
+    with naming(address, PUBLIC):
+        sockets = await bind(address)
+        return _Place(sockets, address, files_of(sockets))
+
+
+async def _server(front: FrontServer, sock: socket.socket) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    if sock.family == socket.AF_UNIX:
+        return await loop.create_unix_server(front, sock=sock, backlog=_BACKLOG, **_FILE_STAYS)
+    return await loop.create_server(front, sock=sock, backlog=_BACKLOG)
 
 
 def address_of(sock: socket.socket) -> Address:

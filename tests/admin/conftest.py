@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, BaseRunner, Request
 
 from sidecar.admin.api import Api
-from sidecar.admin.app import Wiring, build
+from sidecar.admin.app import Wiring, build, guard_of
 from sidecar.admin.live import Connection, ConnectionFilter, ConnectionPage, page_of
 from sidecar.admin.record import ActionRecorder
 from sidecar.auth.authenticator import Authenticator
@@ -179,7 +179,7 @@ async def running(
         return {}
 
     wiring = Wiring(exposition, ready, lambda: None, api)
-    app = build(Admin(listen), token=lambda: TOKEN, wiring=wiring)
+    app = build(guard_of(Admin(listen), token=lambda: TOKEN, wiring=wiring), wiring)
     async with TestClient(Listener(app)) as client:
         yield Running(client, state, connections, clock, metrics, log)
     audit.close()

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from sidecar.admin.app import Wiring, build
+from sidecar.admin.app import Wiring, build, guard_of
 from sidecar.observe.metrics import Metrics
 from sidecar.policy.compiled import Address, Admin, Logging, Policy, Server, TokenRules
 
@@ -56,15 +56,14 @@ async def connect(sidecar: Sidecar) -> AsyncIterator[Connect]:
     async def start(
         *, token: bytes | None = None, metrics_public: bool = False, **wiring: Any
     ) -> Client:
-        app = build(
-            Admin(listen, metrics_public=metrics_public),
-            token=None if token is None else lambda: token,
-            wiring=Wiring(
-                exposition,
-                wiring.get("readiness", sidecar.readiness),
-                wiring.get("drain", sidecar.drain),
-            ),
+        wired = Wiring(
+            exposition,
+            wiring.get("readiness", sidecar.readiness),
+            wiring.get("drain", sidecar.drain),
         )
+        admin = Admin(listen, metrics_public=metrics_public)
+        guard = guard_of(admin, token=None if token is None else lambda: token, wiring=wired)
+        app = build(guard, wired)
         clients.append(TestClient(TestServer(app)))
         await clients[-1].start_server()
         return clients[-1]

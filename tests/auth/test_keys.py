@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,3 +226,87 @@ async def test_closing_leaves_no_task_behind(
     await eventually(lambda: len(asyncio.all_tasks() - before) <= 1)
     names = {task.get_coro().__qualname__ for task in asyncio.all_tasks() - before}  # type: ignore[union-attr]
     assert not any(name.startswith(("RemoteKeys", "KeyStore")) for name in names)
+
+
+async def test_other_rules_keep_the_keys_whose_source_is_the_same(
+    store: MakeStore,
+    provider: "MakeProvider",
+    remote: "MakeProvider",
+    rules: MakeRules,
+    issuer: "Issuer",
+    eventually: Eventually,
+) -> None:
+    app, corp = provider(), remote()
+    keys = await store(app, corp)
+    await eventually(lambda: keys.unready() == {})
+    for number in range(3):
+        later = rules(app, replace(corp, audience=(f"chat-{number}",)))
+        keys.adopt(later, await keys.read(later))
+        await keys.settle()
+        assert keys.unready() == {}
+    assert len(issuer.requests) == 1
+
+
+async def test_other_rules_end_the_fetching_of_what_is_not_asked_for_any_more(
+    store: MakeStore,
+    provider: "MakeProvider",
+    remote: "MakeProvider",
+    rules: MakeRules,
+    eventually: Eventually,
+) -> None:
+    corp = remote()
+    keys = await store(corp)
+    await eventually(lambda: keys.unready() == {})
+    fetching = keys._remote["corp"]._task
+    assert fetching is not None
+    local = provider(name="corp")
+    keys.adopt(rules(local), await keys.read(rules(local)))
+    await keys.settle()
+    assert fetching.cancelled()
+    assert len(await keys.keys_for(local, None)) == 1
+
+
+async def test_other_rules_begin_to_fetch_what_is_new(
+    store: MakeStore,
+    provider: "MakeProvider",
+    remote: "MakeProvider",
+    rules: MakeRules,
+    issuer: "Issuer",
+    eventually: Eventually,
+) -> None:
+    keys = await store(provider())
+    later = rules(provider(), remote(), remote(name="again", algorithms=("RS512",)))
+    keys.adopt(later, await keys.read(later))
+    assert set(keys.unready()) == {"corp", "again"}
+    await eventually(lambda: keys.unready() == {})
+    assert len(issuer.requests) == 2
+
+
+async def test_local_keys_that_are_bad_leave_the_old_ones(
+    store: MakeStore, provider: "MakeProvider", rules: MakeRules
+) -> None:
+    app = provider()
+    keys = await store(app)
+    before = await keys.keys_for(app, None)
+    bad = provider(keys=Secrets((SecretRef("value", "short"),)))
+    with pytest.raises(KeyMaterialError, match=r"^app: "):
+        await keys.read(rules(bad))
+    assert await keys.keys_for(app, None) is before
+
+
+async def test_a_secret_of_other_rules_is_watched(
+    store: MakeStore,
+    provider: "MakeProvider",
+    rules: MakeRules,
+    tmp_path: Path,
+    eventually: Eventually,
+) -> None:
+    keys = await store(provider(), sleep=lambda _: asyncio.sleep(0.005))
+    file = tmp_path / "secret"
+    file.write_text("s1-" + "abcdefghij" * 5)
+    later = provider(keys=Secrets((SecretRef("file", str(file)),)))
+    for _ in range(2):
+        keys.adopt(rules(later), await keys.read(rules(later)))
+    file.write_text("s2-another-" + "abcdefghij" * 5)
+    material = b"s2-another-" + b"abcdefghij" * 5
+    await eventually(lambda: keys.signing_key("app").material == material)

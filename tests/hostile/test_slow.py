@@ -33,8 +33,9 @@ BOUND = 512 * 1024
 
 def small_send_buffers(running: Running) -> None:
     """Accepted sockets inherit the option: little fits into the kernel, as over a real network."""
-    for sock in running.sidecar._listeners._sockets:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    for place in running.sidecar._listeners._places:
+        for sock in place.sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
 
 def only_link(running: Running) -> Link:

@@ -2,6 +2,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -483,3 +484,44 @@ def test_the_level_applies_to_the_log_stream_but_not_to_a_file(
         log.decision(REFUSED)
     assert [event["decision"] for event in stream.events] == ["refused"]
     assert [event["decision"] for event in events(tmp_path)] == ["allowed", "refused"]
+
+
+def test_other_settings_take_another_file_and_keep_pseudonyms(
+    audit: Callable[..., AuditLog], tmp_path: Path
+) -> None:
+    log = audit(key=None)
+    log.decision(ALLOWED)
+    rules = Logging(audit=Audit(str(tmp_path / "other.log")))
+    sink = log.sink_for(rules)
+    log.follow(rules, sink)
+    log.decision(ALLOWED)
+    (before,) = lines(tmp_path)
+    after = (tmp_path / "other.log").read_text("ascii")
+    assert json.loads(before)["user"] == json.loads(after)["user"] != ALLOWED.user
+
+
+def test_other_settings_for_the_same_file_leave_it_open(
+    audit: Callable[..., AuditLog], tmp_path: Path
+) -> None:
+    log = audit()
+    rules = Logging(audit=Audit(str(tmp_path / "audit.log"), 0.0), hash_user_ids=False)
+    log.follow(rules, log.sink_for(rules))
+    log.decision(ALLOWED)
+    assert lines(tmp_path) == []
+    rules = replace(rules, audit=Audit(str(tmp_path / "audit.log")))
+    log.follow(rules, log.sink_for(rules))
+    log.decision(ALLOWED)
+    assert json.loads(lines(tmp_path)[0])["user"] == ALLOWED.user
+
+
+def test_a_file_that_is_not_followed_after_all_is_closed(
+    audit: Callable[..., AuditLog], tmp_path: Path
+) -> None:
+    log = audit()
+    unused = log.sink_for(Logging(audit=Audit(str(tmp_path / "other.log"))))
+    log.close_unused(unused)
+    unused.write("", "info", "late", {})
+    assert (tmp_path / "other.log").read_text() == ""
+    log.close_unused(log.sink_for(Logging(audit=Audit(str(tmp_path / "audit.log")))))
+    log.decision(ALLOWED)
+    assert len(lines(tmp_path)) == 1

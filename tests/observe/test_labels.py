@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,3 +84,15 @@ def test_close_codes_are_a_closed_set(code: int) -> None:
     labels = Labels(none, none, none, none, none, frozenset({4401}))
     known = {str(number) for number in range(1000, 1015)} | {"4401", "3xxx", "4xxx", "other"}
     assert labels.code(code) in known
+
+
+def test_names_of_two_policies_are_all_known(policy: Policy, labels: Labels) -> None:
+    other = replace(policy, routes=(replace(policy.routes[0], name="new"),), upstreams={})
+    both = Labels.of(other).joined(labels)
+    assert [both.route("chat"), both.route("new"), both.upstream("backend")] == [
+        "chat",
+        "new",
+        "backend",
+    ]
+    assert both == labels.joined(Labels.of(other))
+    assert both.route("/random/path") == "other"

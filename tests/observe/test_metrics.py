@@ -1,4 +1,6 @@
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from prometheus_client import Counter
@@ -43,6 +45,7 @@ def use_everything(metrics: Metrics, junk: str, code: int) -> None:
     metrics.provider_ready(junk, True)
     metrics.revocation(junk)
     metrics.logout_token(junk)
+    metrics.policy_reload(True)
     metrics.set_traffic_source(lambda: {(junk, junk): (1, 1), (junk + "2", junk): (1, 1)})
 
 
@@ -225,3 +228,52 @@ def test_every_time_series_is_asked_for_once(
     assert asked == [("chat", "allowed", "none"), ("chat", "refused", "not_a_member")]
     name = "handshakes_total"
     assert value(metrics, name, route="chat", outcome="allowed", reason="none") == 3
+
+
+def test_names_of_another_policy_come_beside_those_of_before(
+    policy: Policy, metrics: Metrics
+) -> None:
+    metrics.set_traffic_source(lambda: {("chat", "client"): (2, 3), ("new", "client"): (4, 5)})
+    metrics.opened("chat")
+    metrics.provider_ready(policy.tokens.providers[0].name, True)
+    route = replace(policy.routes[0], name="new")
+    provider = replace(policy.tokens.providers[0], name="other")
+    server = replace(policy.server, max_connections=7)
+    tokens = replace(policy.tokens, providers=(provider,))
+    metrics.follow(replace(policy, routes=(route,), tokens=tokens, server=server))
+    metrics.opened("new")
+    metrics.closed("chat", 4404, "sidecar", "no_route", 1.0)
+    ended = {"route": "chat", "code": "4404", "by": "sidecar", "reason": "no_route"}
+    assert value(metrics, "connections_open", route="chat") == 0
+    assert value(metrics, "connections_open", route="new") == 1
+    assert value(metrics, "closes_total", **ended) == 1
+    assert value(metrics, "messages_total", route="chat", direction="client") == 2
+    assert value(metrics, "messages_total", route="new", direction="client") == 4
+    assert value(metrics, "max_connections") == 7
+
+
+def test_a_provider_that_is_gone_is_not_ready_nor_unready(policy: Policy, metrics: Metrics) -> None:
+    names = [provider.name for provider in policy.tokens.providers]
+    for name in names:
+        metrics.provider_ready(name, False)
+    metrics.key_fetch(names[0], "ok")
+    tokens = replace(policy.tokens, providers=())
+    for _ in range(2):
+        metrics.follow(replace(policy, tokens=tokens))
+    body = metrics.render()[0].decode()
+    assert "provider_ready{" not in body
+    assert value(metrics, "key_fetches_total", provider=names[0], outcome="ok") == 1
+
+
+def test_reloads_are_counted_and_the_last_one_is_shown(metrics: Metrics) -> None:
+    since = value(metrics, "policy_last_reload_success_timestamp_seconds")
+    assert time.time() - 60 < since <= time.time()
+    assert value(metrics, "policy_last_reload_successful") == 1
+    metrics.policy_reload(False)
+    assert value(metrics, "policy_last_reload_successful") == 0
+    assert value(metrics, "policy_last_reload_success_timestamp_seconds") == since
+    metrics.policy_reload(True)
+    assert value(metrics, "policy_last_reload_successful") == 1
+    assert value(metrics, "policy_last_reload_success_timestamp_seconds") > since
+    for outcome in ("ok", "error"):
+        assert value(metrics, "policy_reloads_total", outcome=outcome) == 1

@@ -196,3 +196,17 @@ def test_old_versions_of_tls_are_refused(tmp_path: Path) -> None:
     found = Certificates(policy(tmp_path, ours.issue("127.0.0.1")))
     assert found.server is not None
     assert found.server.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def test_others_take_their_place_and_are_watched(tmp_path: Path) -> None:
+    old, new, newest = (authority(tmp_path, name) for name in ("old", "new", "newest"))
+    found = Certificates(policy(tmp_path, old.issue("127.0.0.1")))
+    files = new.issue("127.0.0.1")
+    tls = {"ca": str(new.ca)}
+    found.adopt(Certificates(policy(tmp_path, files, url="wss://127.0.0.1:9443", tls=tls)))
+    assert found.server is not None
+    assert shown_by(found.server, new)
+    assert set(found.upstreams) == {"main"}
+    put(newest.issue("127.0.0.1"), files)
+    found.refresh()
+    assert shown_by(found.server, newest)

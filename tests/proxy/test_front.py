@@ -589,3 +589,35 @@ async def test_a_peer_is_known_by_its_address(tmp_path: Path) -> None:
 
 async def test_a_peer_behind_a_proxy_is_known_by_the_address_that_was_told(tmp_path: Path) -> None:
     assert await peer("unix", tmp_path, "192.0.2.1") == ("192.0.2.1", False)
+
+
+async def test_a_shorter_time_for_the_head_holds_for_those_who_wait() -> None:
+    async with fronting(hello, head_timeout=60) as (front, port), raw(port) as client:
+        await eventually(lambda: len(front) == 1)
+        front.adopt(head_timeout=0.05, max_field=MAX_FIELD)
+        assert await client.rest() == b""
+        assert len(front) == 0
+
+
+async def test_a_longer_time_for_the_head_holds_for_those_who_wait() -> None:
+    async with fronting(hello, head_timeout=1) as (front, port), raw(port) as client:
+        await eventually(lambda: len(front) == 1)
+        front.adopt(head_timeout=60, max_field=MAX_FIELD)
+        assert front._timer is not None
+        assert front._timer.when() > asyncio.get_running_loop().time() + 30
+        await client.send(head("/ws"))
+        assert (await client.rest()).endswith(b"hello")
+
+
+async def test_without_anybody_who_waits_another_time_for_the_head_starts_no_timer() -> None:
+    async with fronting(hello) as (front, _):
+        front.adopt(head_timeout=60, max_field=MAX_FIELD)
+        assert front._timer is None
+
+
+async def test_other_sizes_of_a_head_hold_for_those_who_come() -> None:
+    async with fronting(told) as (front, port):
+        front.adopt(head_timeout=5, max_field=50)
+        async with raw(port) as client:
+            await client.send(head("/" + "x" * 60))
+            assert b"the request target is too long" in await client.rest()

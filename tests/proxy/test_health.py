@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,53 @@ async def test_a_wss_upstream_is_asked_over_tls_and_its_certificate_checked(
             async with checking(one, upstream_context(tls)) as checks:
                 await until(lambda: checks.problems() != {"main": "not checked yet"})
                 assert (checks.problems() == {}) is well
+
+
+async def test_an_upstream_that_stays_is_followed_on(tmp_path: Path) -> None:
+    async with serving(Checked()) as address, checking(upstream(address)) as checks:
+        task = checks._checks["main"].task
+        checks.adopt({"main": upstream(address)}, {})
+        await checks.settle()
+        assert checks._checks["main"].task is task
+        assert not task.cancelled()
+
+
+async def test_a_changed_upstream_is_asked_anew_and_its_last_answer_holds_until_then() -> None:
+    checked = Checked()
+    checked.status = 500
+    async with serving(checked) as address, checking(upstream(address)) as checks:
+        await until(lambda: "answers 500" in checks.problems()["main"])
+        checked.status = 200
+        checks.adopt({"main": upstream(address, prefix="/v2")}, {})
+        assert "answers 500" in checks.problems()["main"]
+        await checks.settle()
+        await until(lambda: checks.problems() == {})
+        assert checked.asked[-1] == "/v2/healthz"
+
+
+async def test_upstreams_that_come_are_no_problem_at_first_and_those_that_go_are_none() -> None:
+    checked = Checked()
+    checked.status = 500
+    async with serving(checked) as address, checking(upstream(address)) as checks:
+        await until(lambda: "answers 500" in checks.problems()["main"])
+        other = replace(upstream(address), name="other")
+        checks.adopt({"other": other}, {})
+        assert checks.problems() == {}
+        await checks.settle()
+        await until(lambda: "other" in checks.problems())
+        checks.adopt({"other": replace(other, health=None)}, {})
+        assert checks.problems() == {}
+
+
+async def test_a_check_goes_by_the_new_tls_context(tmp_path: Path) -> None:
+    ours, other = authority(tmp_path, "ours"), authority(tmp_path, "other")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*ours.issue("localhost"))
+    async with serving(Checked(), tls=context) as address:
+        tls = UpstreamTls(server_name="localhost")
+        one = upstream(address, secure=True, tls=tls)
+        bad, good = (upstream_context(replace(tls, ca=str(each.ca))) for each in (other, ours))
+        async with checking(one, bad) as checks:
+            await until(lambda: "fails" in checks.problems()["main"])
+            checks.adopt({"main": one}, {"main": good})
+            await until(lambda: checks.problems() == {})

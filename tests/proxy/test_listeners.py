@@ -402,3 +402,100 @@ def test_where_no_remedy_is_known_none_is_told() -> None:
     wrong = "^server.listen: cannot listen on 127.0.0.1:0: Too many open files$"
     with pytest.raises(OSError, match=wrong), naming(ANY, PUBLIC):
         raise OSError(errno.EMFILE, "?")
+
+
+def through(one: Listening, trusted: Sequence[Any]) -> Acceptor:
+    """An acceptor that asks for the PROXY protocol."""
+    return Acceptor(
+        one.front, tls=lambda: None, head_timeout=5, trusted=trusted, on_reject=one.reject
+    )
+
+
+async def test_a_change_that_is_discarded_leaves_everything(tmp_path: Path) -> None:
+    unix = tmp_path / "s.sock"
+    async with listening() as one:
+        before = one.listeners.bound
+        addresses = [Address(unix=str(unix)), ANY]
+        opening = await one.listeners.prepare(addresses, through(one, LOOPBACK))
+        assert unix.exists()
+        opening.discard()
+        assert not unix.exists()
+        assert one.listeners.bound == before
+        assert await ask(before[0].port) == "127.0.0.1 False"
+
+
+async def test_a_change_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    unix = tmp_path / "s.sock"
+    async with listening() as one:
+        (address,) = one.listeners.bound
+        with pytest.raises(OSError, match="cannot listen"):
+            await one.listeners.prepare([Address(unix=str(unix)), address], None)
+        assert not unix.exists()
+        assert await ask(address.port) == "127.0.0.1 False"
+
+
+async def test_descriptors_that_run_out_leave_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: socket.socket) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with listening() as one:
+        with monkeypatch.context() as patched:
+            patched.setattr(socket.socket, "dup", fail)
+            with pytest.raises(OSError, match="Too many"):
+                await one.listeners.prepare([ANY], through(one, LOOPBACK))
+        assert await ask(one.port) == "127.0.0.1 False"
+
+
+async def test_a_client_of_a_new_address_waits_until_it_is_served() -> None:
+    async with listening() as one:
+        opening = await one.listeners.prepare([ANY, ANY], None)
+        (fresh,) = opening.fresh
+        async with raw(fresh.bound[0].port) as client:
+            await client.send(REQUEST)
+            one.listeners.take(opening)
+            await one.listeners.settle()
+            assert (await client.rest()).endswith(b"127.0.0.1 False")
+
+
+async def test_an_address_is_served_in_another_way_from_then_on(tmp_path: Path) -> None:
+    unix = tmp_path / "s.sock"
+    listen = [ANY, Address(unix=str(unix))]
+    async with listening(*listen) as one:
+        bound = one.listeners.bound
+        acceptor = through(one, LOOPBACK)
+        for _ in range(2):
+            one.listeners.take(await one.listeners.prepare(listen, acceptor))
+            await one.listeners.settle()
+            assert await ask(one.port, b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n") == (
+                "192.0.2.7 False"
+            )
+            one.listeners.take(await one.listeners.prepare(listen, None))
+            await one.listeners.settle()
+            assert await ask(one.port) == "127.0.0.1 False"
+        assert one.listeners.bound == bound
+        assert unix.exists()
+        await acceptor.close()
+    assert not unix.exists()
+
+
+async def test_sockets_that_were_given_stay_whatever_the_addresses_are() -> None:
+    async with listening() as one:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.bind(("127.0.0.1", 0))
+        await one.listeners.adopt([sock])
+        one.listeners.take(await one.listeners.prepare((), None))
+        await one.listeners.settle()
+        assert [address.port for address in one.listeners.bound] == [sock.getsockname()[1]]
+        assert await ask(sock.getsockname()[1]) == "127.0.0.1 False"
+
+
+async def test_two_changes_before_the_first_is_settled_end_with_the_second() -> None:
+    async with listening() as one:
+        one.listeners.take(await one.listeners.prepare([ANY, ANY], None))
+        one.listeners.take(await one.listeners.prepare([ANY], None))
+        await one.listeners.settle()
+        assert len(one.listeners.bound) == 1
+        assert await ask(one.port) == "127.0.0.1 False"
