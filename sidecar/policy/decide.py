@@ -201,10 +201,11 @@ def authorize(
 def standing(policy: Policy, admitted: Preflight) -> Standing:
     """What to keep of a handshake that was authorised under this policy."""
     route, credential = admitted.route, admitted.credential
-    readable = readable_headers(credential.headers, route.authenticate.sources)
     handshake = admitted.handshake._replace(
         query="",
-        headers=headers_that_rules_read(route.authorize, readable),
+        headers=headers_that_rules_read(
+            route.authorize, credential.headers, route.authenticate.sources
+        ),
         key="",
         subprotocols=credential.subprotocols,
     )

@@ -57,10 +57,13 @@ def readable_headers(fields: _Fields, sources: Iterable[Source]) -> Mapping[str,
 
 
 def headers_that_rules_read(
-    rules: Iterable[Rule], headers: Mapping[str, str]
+    rules: Iterable[Rule], fields: _Fields, sources: Iterable[Source]
 ) -> tuple[tuple[str, str], ...]:
     """Those of the readable headers that one of the rules may ask for."""
     asked = {names[1:3] for rule in rules for names in rule.references if names[0] == "request"}
+    if not any(names[:1] in ((), ("headers",)) for names in asked):
+        return ()  # which most do, and to read them all takes longer than the rest
+    headers = readable_headers(fields, sources)
     if asked & {(), ("headers",)}:  # it is not known for which
         return tuple(headers.items())
     return tuple((name, text) for name, text in headers.items() if ("headers", name) in asked)

@@ -7,13 +7,11 @@ Identity a client may have to be waited for: `proxy.first_message`.
 """
 
 import asyncio
-import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
 
-from sidecar.auth.authenticator import Authenticator
 from sidecar.clock import Clock
 from sidecar.errors import HandshakeError, KeysUnavailable, UpstreamError
 from sidecar.model import Denial, Handshake, Identity, Permit, Reason
@@ -39,6 +37,7 @@ from sidecar.proxy.refusals import (
     public_name,
 )
 from sidecar.proxy.relay import Link
+from sidecar.proxy.rules import Rules
 from sidecar.proxy.upstream import Dialled, dial
 from sidecar.state.base import State, Subject
 from sidecar.wire.handshake import accept_key, parse_request, switching_protocols
@@ -63,30 +62,28 @@ class _Refused(Exception):  # noqa: N818  # a way out, not an error
 class Admission:
     """Takes each request of the public listener to a relay or to a refusal.
 
-    `state` knows which tokens are revoked. `upstream_tls` holds the TLS contexts of the upstreams
-    that are wss. `on_tokens` is given what live connections bring in band. While `draining`, every
-    handshake is refused.
+    `rules` are for the handshakes that begin from now on; others may take their place. `judge`
+    judges a connection by the rules in force. `state` knows which tokens are revoked. `on_tokens`
+    is given what live connections bring in band. While `draining`, every handshake is refused.
     """
 
     def __init__(
         self,
-        policy: Policy,
-        authenticator: Authenticator,
+        rules: Rules,
         signing_key: Callable[[str], SigningKey],
         connections: Connections,
         recorder: Recorder,
         state: State,
-        upstream_tls: Mapping[str, ssl.SSLContext],
+        judge: Callable[[Link], None],
         on_tokens: Callable[[Link, Sequence[object]], None],
         clock: Clock,
     ) -> None:
-        self._policy = policy
-        self._authenticator = authenticator
+        self.rules = rules
         self._signing_key = signing_key
         self._connections = connections
         self._recorder = recorder
         self._state = state
-        self._upstream_tls = upstream_tls
+        self._judge = judge
         self._clock = clock
         self._joiner = Joiner(connections, recorder, on_tokens, clock)
         self._farewells = Farewells(connections.free_place)
@@ -134,25 +131,25 @@ class Admission:
         return self._answer(attempt, _Refused(Denial(Reason.INTERNAL_ERROR)))
 
     async def _admit(self, front: Front, head: RequestHead, attempt: Attempt) -> None:
-        policy = self._policy
-        admitted = self._preflight(policy, _read(head), attempt)
+        rules = self.rules
+        admitted = self._preflight(rules.policy, _read(head), attempt)
         if admitted.awaits_message is None:
-            await self._let_in(front, attempt, policy, admitted, _switch)
+            await self._let_in(front, attempt, rules, admitted, _switch)
         else:
-            self._await_message(front, attempt, policy, admitted, admitted.awaits_message)
+            self._await_message(front, attempt, rules, admitted, admitted.awaits_message)
 
     def _await_message(
         self,
         front: Front,
         attempt: Attempt,
-        policy: Policy,
+        rules: Rules,
         admitted: Preflight,
         source: MessageSource,
     ) -> None:
         if crowded := self._first_messages.crowded(attempt, admitted, source):
             raise _Refused(Denial(Reason.OVERLOADED, crowded))
         try:
-            self._first_messages.accept(front, attempt, policy, admitted, source)
+            self._first_messages.accept(front, attempt, rules, admitted, source)
         except ConnectionResetError as error:
             raise _Refused(CLIENT_LEFT) from error
 
@@ -161,7 +158,7 @@ class Admission:
         admitted = decide.with_token(waiting.admitted, token)
         greet = partial(self._first_messages.greeting, waiting)
         try:
-            await self._let_in(waiting, waiting.attempt, waiting.policy, admitted, greet)
+            await self._let_in(waiting, waiting.attempt, waiting.rules, admitted, greet)
         except _Refused as refused:
             self._first_messages.refuse(waiting, refused.denial)
         except Exception as error:
@@ -172,20 +169,22 @@ class Admission:
         self,
         client: Client,
         attempt: Attempt,
-        policy: Policy,
+        rules: Rules,
         admitted: Preflight,
         greet: _Greet,
     ) -> None:
-        deadline = asyncio.get_running_loop().time() + policy.server.handshake_timeout
-        permit = await self._authorize(policy, admitted, attempt)
+        deadline = asyncio.get_running_loop().time() + rules.policy.server.handshake_timeout
+        permit = await self._authorize(rules, admitted, attempt)
         if client.transport.is_closing():
             raise _Refused(CLIENT_LEFT)
-        dialled = await self._dial(policy, permit, deadline)
+        dialled = await self._dial(rules, permit, deadline)
         try:
-            link = self._connect(client, attempt, policy, permit, dialled, admitted, greet)
+            link = self._connect(client, attempt, rules, permit, dialled, admitted, greet)
         except BaseException:
             dialled.transport.abort()
             raise
+        if rules is not self.rules:  # all that were live when these came have been judged, or are
+            self._judge(link)
         # Once more: what was revoked meanwhile has looked for live connections before this was one.
         if link.session.revocable and await self._is_revoked(permit.identity):
             link.end(Reason.TOKEN_REVOKED)
@@ -201,10 +200,10 @@ class Admission:
             raise _Refused(admitted.denial)
         return admitted
 
-    async def _authorize(self, policy: Policy, admitted: Preflight, attempt: Attempt) -> Permit:
+    async def _authorize(self, rules: Rules, admitted: Preflight, attempt: Attempt) -> Permit:
         token = admitted.credential.token
         if token is not None:
-            identity = await self._authenticator.authenticate(
+            identity = await rules.authenticator.authenticate(
                 token, admitted.route.authenticate.providers, self._clock.time()
             )
             if isinstance(identity, Denial):
@@ -214,7 +213,7 @@ class Admission:
                 raise _Refused(Denial(Reason.TOKEN_REVOKED, "a revocation means this token"))
         try:
             permit = decide.authorize(
-                policy,
+                rules.policy,
                 admitted,
                 attempt.identity,
                 request_id=attempt.identifier,
@@ -227,9 +226,9 @@ class Admission:
             raise _Refused(permit.denial)
         return permit
 
-    async def _dial(self, policy: Policy, permit: Permit, deadline: float) -> Dialled:
-        upstream = policy.upstreams[permit.upstream]
-        tls = self._upstream_tls.get(permit.upstream)
+    async def _dial(self, rules: Rules, permit: Permit, deadline: float) -> Dialled:
+        upstream = rules.policy.upstreams[permit.upstream]
+        tls = rules.upstream_tls.get(permit.upstream)
         now = asyncio.get_running_loop().time
         started = now()
         try:
@@ -245,7 +244,7 @@ class Admission:
         self,
         client: Client,
         attempt: Attempt,
-        policy: Policy,
+        rules: Rules,
         permit: Permit,
         dialled: Dialled,
         admitted: Preflight,
@@ -258,7 +257,9 @@ class Admission:
             raise _Refused(Denial(Reason.UPSTREAM_REFUSED, "it hung up after its answer"))
         try:
             greeting = greet(permit, dialled)
-            return self._joiner.join(client, attempt, policy, permit, dialled, admitted, greeting)
+            return self._joiner.join(
+                client, attempt, rules.policy, permit, dialled, admitted, greeting
+            )
         except UpstreamError as error:
             raise _Refused(Denial(error.reason, error.detail)) from error
         except ConnectionResetError as error:

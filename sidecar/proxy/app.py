@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 import structlog
@@ -14,11 +16,14 @@ from sidecar.admin.listener import AdminListener
 from sidecar.admin.record import ActionRecorder
 from sidecar.auth.authenticator import Authenticator
 from sidecar.auth.keys import KeyStore
+from sidecar.auth.logout import Logout
 from sidecar.clock import Clock, SystemClock
 from sidecar.model import Denial
+from sidecar.observe import logs
 from sidecar.observe.audit import AuditLog, hash_key
 from sidecar.observe.metrics import Metrics
-from sidecar.policy.compiled import Address, Policy
+from sidecar.policy.compiled import Address, Admin, Policy, Server
+from sidecar.policy.peers import Network
 from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.admission import Admission
 from sidecar.proxy.certificates import Certificates
@@ -27,12 +32,17 @@ from sidecar.proxy.deadlines import TICK, Deadlines
 from sidecar.proxy.draining import Draining
 from sidecar.proxy.front import FrontServer
 from sidecar.proxy.health import HealthChecks
+from sidecar.proxy.judging import judge, judge_all
 from sidecar.proxy.listeners import Listeners
 from sidecar.proxy.live import LocalConnections
+from sidecar.proxy.prepared import Prepared
 from sidecar.proxy.record import Attempt, Recorder
 from sidecar.proxy.refreshing import Refresher
+from sidecar.proxy.relay import Link
+from sidecar.proxy.rules import Rules
 from sidecar.proxy.sockets import files_for, raise_file_limit
 from sidecar.proxy.starting import log_start, open_admin
+from sidecar.proxy.tasks import spawn
 from sidecar.state.memory import MemoryState
 
 __all__ = ["Sidecar"]
@@ -88,25 +98,23 @@ class Sidecar:
         self._live = LocalConnections(self.connections)
         self._state = MemoryState()
         self._state.subscribe(self._live.end_revoked)
-        self._authenticator = Authenticator(policy.tokens, self._keys)
         self._certificates = Certificates(policy)
         self._health = HealthChecks(policy.upstreams, self._certificates.upstreams)
         self._refresher = Refresher(
             lambda: self._policy,
-            lambda: self._authenticator,
+            lambda: self._admission.rules.authenticator,
             self._state,
             self._recorder,
             self._clock,
             self._deadlines.reschedule,
         )
         self._admission = Admission(
-            policy,
-            self._authenticator,
+            self._rules(policy),
             self._keys.signing_key,
             self.connections,
             self._recorder,
             self._state,
-            self._certificates.upstreams,
+            self._judge,
             self._refresher.take,
             clock,
         )
@@ -119,7 +127,17 @@ class Sidecar:
             max_field=policy.tokens.max_token_size + _FIELD_OVERHEAD,
             max_waiting=server.max_connections + _ROOM_TO_REFUSE,
         )
-        self._listeners = Listeners(self._front, self._acceptor())
+        self._acceptor = Acceptor(
+            self._front,
+            tls=lambda: self._certificates.server,
+            head_timeout=server.handshake_timeout,
+            trusted=_senders(server),
+            on_reject=self._reject,
+        )
+        self._listeners = Listeners(self._front, self._acceptor_for(server))
+        self._left: list[AdminListener] = []
+        self._settling = asyncio.Lock()
+        self._settlings: set[asyncio.Task[None]] = set()
 
     @property
     def public(self) -> list[Address]:
@@ -143,8 +161,7 @@ class Sidecar:
         await self._health.start()
         if self._worker is None:
             # The first, so that its failure comes before any client.
-            wiring = Wiring(self._exposition, self._unready, self.drain, self.api)
-            self._admin = await open_admin(self._policy.admin, wiring, self._environ)
+            self._admin = await open_admin(self._policy.admin, self._wiring(), self._environ)
             await self._listeners.open(self._policy.server.listen)
         for work in (self._tick(), self._keep_time(), self._certificates.watch()):
             self._background.append(asyncio.create_task(work))
@@ -194,8 +211,9 @@ class Sidecar:
         await self._refresher.close()
         for task in self._background:
             task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*self._background, *self._settlings, return_exceptions=True)
         await self._listeners.close()
+        await self._acceptor.close()
         for sock in self._sockets:
             sock.close()
         await self._front.close()
@@ -215,18 +233,104 @@ class Sidecar:
             problems["server"] = "draining"
         return problems
 
-    def _acceptor(self) -> Acceptor | None:
-        """What brings sockets through the PROXY protocol and TLS; None with neither."""
-        server = self._policy.server
-        if server.tls is None and not server.proxy_protocol:
-            return None
-        return Acceptor(
-            self._front,
-            tls=lambda: self._certificates.server,
+    async def reload(self, policy: Policy) -> None:
+        """Put another policy in force, and wait until it holds for every connection. Raises
+        ConfigError, KeyMaterialError and OSError; then everything is as before.
+        """
+        (await self.prepare(policy)).commit()
+        await asyncio.wait(self._settlings)
+
+    async def prepare(self, policy: Policy) -> Prepared:
+        """Do all that can fail of a change to this policy: read its local keys and certificates,
+        listen on its new addresses (a worker has those that it was given). Raises ConfigError,
+        KeyMaterialError and OSError, and leaves nothing.
+        """
+        async with AsyncExitStack() as opened:
+            certificates = await asyncio.to_thread(Certificates, policy)
+            keys = await self._keys.read(policy.tokens)
+            sink = self._audit.sink_for(policy.logging)
+            opened.callback(self._audit.close_unused, sink)
+            acceptor = self._acceptor_for(policy.server)
+            addresses = policy.server.listen if self._worker is None else ()
+            opening = await self._listeners.prepare(addresses, acceptor)
+            opened.callback(opening.discard)
+            take_admin = await self._prepare_admin(policy.admin, opened)
+
+            def commit() -> None:
+                before, self._policy = self._policy, policy
+                self._certificates.adopt(certificates)
+                self._keys.adopt(policy.tokens, keys)
+                self._audit.follow(policy.logging, sink)
+                self._listeners.take(opening)
+                take_admin()
+                self._follow(before)
+
+            kept = opened.pop_all()
+        return Prepared(commit, kept)
+
+    async def _prepare_admin(
+        self, admin: Admin | None, opened: AsyncExitStack
+    ) -> Callable[[], None]:
+        """What changes over to these settings of the admin listener."""
+        current = self._admin
+        if admin is not None and current is not None and current.asked_for == admin.listen:
+            return partial(current.adopt, current.guard_for(admin))
+        fresh = await open_admin(admin, self._wiring(), self._environ)
+        if fresh is not None:
+            opened.push_async_callback(fresh.close)
+
+        def take() -> None:
+            self._admin = fresh
+            if current is not None:
+                self._left.append(current)
+
+        return take
+
+    def _follow(self, before: Policy) -> None:
+        """Let every part that goes by the policy go by the one that is in force now."""
+        policy, server = self._policy, self._policy.server
+        self.metrics.follow(policy)
+        if (policy.logging.format, policy.logging.level) != (
+            before.logging.format,
+            before.logging.level,
+        ):
+            logs.configure(policy.logging, worker=self._worker)
+        self._health.adopt(policy.upstreams, self._certificates.upstreams)
+        self._acceptor.head_timeout = server.handshake_timeout
+        self._acceptor.trusted = _senders(server)
+        self._front.adopt(
             head_timeout=server.handshake_timeout,
-            trusted=server.trusted_proxies if server.proxy_protocol else None,
-            on_reject=self._reject,
+            max_field=policy.tokens.max_token_size + _FIELD_OVERHEAD,
         )
+        if server.max_connections != before.server.max_connections:
+            self.connections.limit = server.max_connections
+            self._limit_connections()
+        if server.workers != before.server.workers:
+            _log.warning("restart_needed", key="server.workers")
+        self._deadlines.follow(policy.tokens.leeway)
+        self._admission.rules = self._rules(policy)
+        spawn(self._settle(list(self.connections)), self._settlings)
+
+    async def _settle(self, live: Sequence[Link]) -> None:
+        """Finish a change of the policy: what it takes time to begin, to judge, or to end."""
+        async with self._settling:
+            await self._listeners.settle()
+            await judge_all(live, self._judge, self._state, self._clock)
+            await self._health.settle()
+            await self._keys.settle()
+            while self._left:
+                await self._left.pop().close()
+
+    def _judge(self, link: Link) -> None:
+        if judge(link, self._policy, self._clock.time()):
+            self._deadlines.reschedule(link)
+
+    def _rules(self, policy: Policy) -> Rules:
+        return Rules(policy, Authenticator(policy.tokens, self._keys), self._certificates.upstreams)
+
+    def _acceptor_for(self, server: Server) -> Acceptor | None:
+        """What brings sockets through the PROXY protocol and TLS; None with neither."""
+        return self._acceptor if server.tls is not None or server.proxy_protocol else None
 
     def _limit_connections(self) -> None:
         """Take no more connections than there can be files: 503 is better than to run out."""
@@ -241,17 +345,23 @@ class Sidecar:
             self.connections.limit = allowed
         self._front.max_waiting = waiting + _ROOM_TO_REFUSE
 
+    def _wiring(self) -> Wiring:
+        return Wiring(self._exposition, self._unready, self.drain, self.api)
+
     @property
     def api(self) -> Api:
         """What the admin API asks of this process."""
         return Api(
             self._state,
             self._live,
-            self._authenticator.logout,
+            self._verify_logout,
             lambda: self._policy.tokens,
             ActionRecorder(self._audit, self.metrics),
             self._clock,
         )
+
+    async def _verify_logout(self, token: str, now: float) -> Logout | Denial:
+        return await self._admission.rules.authenticator.logout(token, now)
 
     async def _exposition(self, accept: str) -> tuple[bytes, str]:
         return self.metrics.render(accept)
@@ -282,3 +392,8 @@ class Sidecar:
                 self.metrics.provider_ready(provider.name, provider.name not in unready)
             self.metrics.revocations_active(await self._state.count(self._clock.time()))
             await asyncio.sleep(_TICK)
+
+
+def _senders(server: Server) -> Sequence[Network] | None:
+    """Who must send the PROXY protocol's header; None where nobody has to."""
+    return server.trusted_proxies if server.proxy_protocol else None

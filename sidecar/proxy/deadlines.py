@@ -44,11 +44,11 @@ class Deadlines:
 
     Tokens speak of the time of day, everything else is counted in steady time; when one has stepped
     against the other, every link is looked at anew. `leeway` is what the tokens' exp is extended
-    by, in seconds; after a change links have to be rescheduled.
+    by, in seconds.
     """
 
     def __init__(self, clock: Clock, leeway: float) -> None:
-        self.leeway = leeway
+        self._leeway = leeway
         self._clock = clock
         self._now = clock.monotonic()
         self._offset = clock.time() - self._now
@@ -77,6 +77,12 @@ class Deadlines:
             if not links:
                 del self._slots[slot]
 
+    def follow(self, leeway: float) -> None:
+        """Go by another leeway from now on."""
+        if leeway != self._leeway:
+            self._leeway = leeway
+            self._look_at_all(self._slot)
+
     def advance(self) -> bool:
         """Do what is due by now, for `SLICE` links at most; whether there may be more."""
         self._now = self._clock.monotonic()
@@ -99,9 +105,12 @@ class Deadlines:
         offset = self._clock.time() - self._now
         if abs(offset - self._offset) > _STEP:
             self._offset = offset
-            self._slot = last
-            self._slots = {last: set(self._places)} if self._places else {}
-            self._places = dict.fromkeys(self._places, last)
+            self._look_at_all(last)
+
+    def _look_at_all(self, slot: int) -> None:
+        self._slot = slot
+        self._slots = {slot: set(self._places)} if self._places else {}
+        self._places = dict.fromkeys(self._places, slot)
 
     def _put(self, link: Link, slot: int) -> None:
         self._places[link] = slot
@@ -145,7 +154,7 @@ class Deadlines:
             link.ping = None
         left = None
         if link.expires_at is not None:
-            left = link.expires_at + self.leeway - self._clock.time()
+            left = link.expires_at + self._leeway - self._clock.time()
         signs = Signs(
             opened=link.opened,
             left=left,

@@ -18,7 +18,6 @@ from uuid import uuid4
 from sidecar.clock import Clock
 from sidecar.errors import UpstreamError
 from sidecar.model import CloseCode, Denial, Permit, Reason
-from sidecar.policy.compiled import Policy
 from sidecar.policy.credentials import MessageSource
 from sidecar.policy.decide import Preflight
 from sidecar.policy.matching import BadToken
@@ -30,6 +29,7 @@ from sidecar.proxy.front import MAX_EARLY, Front
 from sidecar.proxy.record import CLIENT_LEFT, Attempt, Recorder
 from sidecar.proxy.refusals import closable, close_code, public_name
 from sidecar.proxy.relay import VIOLATIONS
+from sidecar.proxy.rules import Rules
 from sidecar.proxy.scanners import control_bucket
 from sidecar.proxy.tasks import spawn
 from sidecar.proxy.timeouts import Timeouts
@@ -48,7 +48,7 @@ _MAX_UNSENT: Final = 4096
 class Waiting(asyncio.Protocol):
     """One accepted socket without a decision.
 
-    `policy` is the one that its handshake was judged by, and will be to its end. `since` is the
+    `rules` are those that its handshake was judged by, and will be to its end. `since` is the
     loop's time of its 101.
     """
 
@@ -59,7 +59,7 @@ class Waiting(asyncio.Protocol):
         "admitted",
         "attempt",
         "client",
-        "policy",
+        "rules",
         "since",
         "source",
         "task",
@@ -71,14 +71,14 @@ class Waiting(asyncio.Protocol):
         owner: "FirstMessages",
         transport: asyncio.Transport,
         attempt: Attempt,
-        policy: Policy,
+        rules: Rules,
         admitted: Preflight,
         source: MessageSource,
     ) -> None:
         self._owner = owner
         self.transport = transport
         self.attempt = attempt
-        self.policy = policy
+        self.rules = rules
         self.admitted = admitted
         self.source = source
         self.client = counted_as(attempt.address)
@@ -195,7 +195,7 @@ class FirstMessages:
         self,
         front: Front,
         attempt: Attempt,
-        policy: Policy,
+        rules: Rules,
         admitted: Preflight,
         source: MessageSource,
     ) -> None:
@@ -208,7 +208,7 @@ class FirstMessages:
             accept = accept_key(admitted.handshake.key)
             told = admitted.credential.selectable
             transport.write(switching_protocols(accept, told, request_id=attempt.identifier))
-            accepted.append(Waiting(self, transport, attempt, policy, admitted, source))
+            accepted.append(Waiting(self, transport, attempt, rules, admitted, source))
             return accepted[0]
 
         early = front.hand_over(make_waiting)
@@ -242,7 +242,7 @@ class FirstMessages:
         self._stop(waiting)
         refuse, reason = waiting.admitted.route.refuse, denial.reason
         if reason is Reason.DRAINING:
-            code = waiting.policy.server.drain.close_code
+            code = waiting.rules.policy.server.drain.close_code
         elif closable(reason):
             code = close_code(reason, denial.rule, refuse.codes)
         else:  # a head that cannot be built for the upstream

@@ -12,7 +12,7 @@ from sidecar.proxy.connections import Connections
 from sidecar.proxy.pipe import Pipe
 from sidecar.proxy.record import Attempt, Recorder
 from sidecar.proxy.relay import Link
-from sidecar.proxy.scanners import client_scanner, upstream_scanner
+from sidecar.proxy.scanners import Scanners
 from sidecar.proxy.sockets import keep_alive
 from sidecar.proxy.upstream import Dialled
 
@@ -64,13 +64,13 @@ class Joiner:
         """
         now = self._clock.monotonic
         route = admitted.route
-        limits = route.limits
-        upstream = Pipe("upstream", dialled.transport, upstream_scanner(limits), now)
+        scanners = Scanners(route.limits)
+        upstream = Pipe("upstream", dialled.transport, scanners.upstream, now)
         clients: list[Pipe] = []
 
         def make_client(transport: asyncio.Transport) -> Pipe:
             transport.write(greeting)
-            clients.append(Pipe("client", transport, client_scanner(limits), now))
+            clients.append(Pipe("client", transport, scanners.client, now))
             return clients[0]
 
         early = client.hand_over(make_client)
@@ -82,6 +82,7 @@ class Joiner:
             upstream,
             route.refuse.codes,
             self._on_end,
+            scanners=scanners,
             session=route.session,
             address=attempt.address,
             opened=now(),

@@ -226,6 +226,12 @@ class Pipe(asyncio.Protocol):
         self.hold(RATE)
         self._rate_timer = self.link.loop.call_later(seconds, self.release, RATE)
 
+    def retry(self) -> None:
+        """Look again whether the rate lets it read: it may be another one by now."""
+        if self._rate_timer is not None:
+            self._rate_timer.cancel()
+        self.release(RATE)
+
     def inject(self, frame: bytes) -> None:
         """Send a frame of the sidecar's own to this side: a control frame at the next boundary
         between two frames of what its peer sends, a message at the next one between two messages.

@@ -97,7 +97,7 @@ class Refresher:
         if not isinstance(token, str):
             detail = token.detail if isinstance(token, BadToken) else ""
             return Denial(Reason.TOKEN_INVALID, detail)
-        if before is None or standing is None:
+        if before is None:
             return Denial(Reason.TOKEN_INVALID, "the connection is anonymous")
         policy, now = self._policy(), self._clock.time()
         identity = await self._authenticator().authenticate(token, (before.provider,), now)

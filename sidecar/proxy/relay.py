@@ -22,10 +22,13 @@ from typing import Final, Literal
 
 from sidecar.model import CloseCode, Identity, Permit, Reason
 from sidecar.policy.decide import Standing
+from sidecar.policy.matching import MessagePattern
+from sidecar.policy.routes import Route
 from sidecar.policy.session import DEFAULT_SESSION, Session
 from sidecar.proxy.heartbeat import Ping
 from sidecar.proxy.pipe import PEER_FULL, Inserting, Pipe
 from sidecar.proxy.refusals import close_code
+from sidecar.proxy.scanners import Scanners
 from sidecar.proxy.sockets import half_close
 from sidecar.proxy.tail import Tail
 from sidecar.wire import scanner as scan
@@ -68,14 +71,14 @@ class Link:
     """A live connection: both pipes and its end.
 
     `route`, `server` (its upstream's name) and `identity` are what admitted it (the request's head
-    is not kept but for its `standing`), `address` is the client's, `identifier` its id in logs. It
-    began at `opened` of the steady time and `opened_at` of the day's; its token was verified at
-    `verified_at` and ends at `expires_at` of the day's time, where it does, and `session` is the
-    route's rule for that and more. Of the end at `warned_of` its client has been told; the payload
-    of its pings is `ping_id`, and `ping` one without an answer. `held` are all pipes that do not
-    read at the moment. `codes` overrides close codes by reason. `on_tokens` is given what the
-    client's messages of the refresh rule brought, `on_end` is called once, when both transports are
-    gone.
+    is not kept but for its `standing`, which another policy can judge it by), `address` is the
+    client's, `identifier` its id in logs. It began at `opened` of the steady time and `opened_at`
+    of the day's; its token was verified at `verified_at` and ends at `expires_at` of the day's
+    time, where it does, and `session` is the route's rule for that and more. Of the end at
+    `warned_of` its client has been told; the payload of its pings is `ping_id`, and `ping` one
+    without an answer. `scanners` are those of both pipes, and `held` all pipes that do not read at
+    the moment. `codes` overrides close codes by reason. `on_tokens` is given what the client's
+    messages of the refresh rule brought, `on_end` is called once, when both transports are gone.
     """
 
     __slots__ = (
@@ -97,6 +100,7 @@ class Link:
         "ping",
         "ping_id",
         "route",
+        "scanners",
         "server",
         "session",
         "standing",
@@ -114,11 +118,12 @@ class Link:
         codes: Mapping[str, int],
         on_end: Callable[["Link"], None],
         *,
+        scanners: Scanners,
+        standing: Standing,
         session: Session = DEFAULT_SESSION,
         address: str = "",
         opened: float = 0.0,
         opened_at: float = 0.0,
-        standing: Standing | None = None,
         on_tokens: Callable[["Link", Sequence[object]], None] = _ignore,
         held: set[Pipe] | None = None,
     ) -> None:
@@ -127,6 +132,7 @@ class Link:
         self.route = permit.route
         self.server = permit.upstream
         self.opened_at = self.verified_at = opened_at
+        self.scanners = scanners
         self.standing = standing
         self.bad_tokens = 0
         self.session = session
@@ -156,9 +162,8 @@ class Link:
 
     def tap(self) -> None:
         """Look for what the session's rules want to see in what the client sends, from now on."""
-        session = self.session
-        pattern = session.refresh.pattern if session.refresh else None
-        self.client.tap(pattern, self.ping_id if session.heartbeat else None)
+        pattern, pongs = _looked_for(self.session)
+        self.client.tap(pattern, self.ping_id if pongs else None)
 
     def renew(self, identity: Identity, at: float) -> None:
         """The connection goes on with another token, which was verified at that time of day."""
@@ -167,11 +172,28 @@ class Link:
         self.verified_at = at
         self.bad_tokens = 0
 
-    def end(self, reason: Reason, code: int | None = None, detail: str = "") -> None:
-        """End the connection from the sidecar's side: a close frame to both."""
-        number = close_code(reason, overrides=self._codes) if code is None else code
+    def adopt(self, route: Route) -> None:
+        """Go by another policy's rules from now on; what they leave as it was goes on untouched."""
+        before, self.session = self.session, route.session
+        self._codes = route.refuse.codes
+        if _looked_for(before) != _looked_for(route.session):
+            self.tap()
+        if route.limits != self.scanners.limits and self.scanners.adopt(route.limits):
+            self.client.retry()
+
+    def end(
+        self,
+        reason: Reason,
+        code: int | None = None,
+        detail: str = "",
+        rule: str | None = None,
+    ) -> None:
+        """End the connection from the sidecar's side: a close frame to both. `rule` is the name
+        that an authorize rule gave itself.
+        """
+        number = close_code(reason, rule, self._codes) if code is None else code
         if self.closing is None:
-            self._begin(Closing(number, "sidecar", reason.value, detail))
+            self._begin(Closing(number, "sidecar", rule or reason.value, detail))
             self._bid_farewell(self.client)
             self._bid_farewell(self.upstream)
 
@@ -295,3 +317,9 @@ class Link:
     def _cut(self, pipe: Pipe) -> None:
         if not pipe.farewell and not pipe.lost:
             pipe.transport.abort()
+
+
+def _looked_for(session: Session) -> tuple[MessagePattern | None, bool]:
+    """The messages that are looked for, and whether pongs are."""
+    pattern = session.refresh.pattern if session.refresh else None
+    return pattern, session.heartbeat is not None

@@ -346,7 +346,7 @@ async def test_an_error_of_the_programs_own_is_told(
         async def fail(*_: object) -> None:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(s.sidecar._admission._authenticator, "authenticate", fail)
+        monkeypatch.setattr(s.sidecar._admission.rules.authenticator, "authenticate", fail)
         async with accepted(s) as client:
             await client.send(FRAME)
             assert await client.rest() == refusal(1011, "internal_error")

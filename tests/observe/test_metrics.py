@@ -265,6 +265,13 @@ def test_a_provider_that_is_gone_is_not_ready_nor_unready(policy: Policy, metric
     assert value(metrics, "key_fetches_total", provider=names[0], outcome="ok") == 1
 
 
+def test_a_provider_that_goes_before_it_was_looked_at_leaves_nothing(
+    policy: Policy, metrics: Metrics
+) -> None:
+    metrics.follow(replace(policy, tokens=replace(policy.tokens, providers=())))
+    assert "provider_ready{" not in metrics.render()[0].decode()
+
+
 def test_reloads_are_counted_and_the_last_one_is_shown(metrics: Metrics) -> None:
     since = value(metrics, "policy_last_reload_success_timestamp_seconds")
     assert time.time() - 60 < since <= time.time()

@@ -213,7 +213,7 @@ async def test_waiting_for_keys_counts_towards_the_deadline(
     async with recording() as up:
         policy = policy_of(up.url, server={"handshake_timeout": "200ms"})
         async with sidecar(policy, tmp_path) as s, raw(s.port) as client:
-            authenticator = s.sidecar._admission._authenticator
+            authenticator = s.sidecar._admission.rules.authenticator
             authenticate = authenticator.authenticate
 
             async def slow(*arguments: Any) -> Identity | Denial:

@@ -12,12 +12,14 @@ from structlog.testing import capture_logs
 
 from sidecar.config.source import load_policy
 from sidecar.errors import KeyMaterialError
+from sidecar.observe import logs
 from sidecar.policy.compiled import Address
 from sidecar.proxy import app
 from sidecar.proxy.app import Sidecar
 from sidecar.proxy.sockets import files_for
 from tests.support.audits import audit_to, events
 from tests.support.clients import Raw, head, raw
+from tests.support.reloads import reload
 from tests.support.sidecars import ENVIRON, Running, policy_of, sidecar
 from tests.support.tokens import SECRET, token
 from tests.support.upstreams import recording
@@ -316,3 +318,103 @@ async def test_what_is_due_is_done_every_now_and_then(
             monkeypatch.setattr(s.sidecar._audit, "flush", flushed.set)
             async with asyncio.timeout(5):
                 await flushed.wait()
+
+
+async def test_another_number_of_workers_needs_a_restart_and_the_rest_applies(
+    tmp_path: Path,
+) -> None:
+    async with sidecar(policy_of(NOWHERE), tmp_path) as s:
+        after = policy_of(NOWHERE, server={"workers": 2, "max_connections": 7})
+        with capture_logs() as logs:
+            for _ in range(2):
+                await reload(s, tmp_path, after)
+        (line,) = [line for line in logs if line["event"] == "restart_needed"]
+        assert (line["key"], line["log_level"]) == ("server.workers", "warning")
+        assert s.sidecar.connections.limit == 7
+
+
+async def test_a_limit_of_connections_that_stays_is_not_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "raise_file_limit", lambda wanted: (5, 5))
+    async with sidecar(policy_of(NOWHERE), tmp_path) as s:
+        with capture_logs() as logs:
+            await reload(s, tmp_path, policy_of(NOWHERE))
+            assert s.sidecar.connections.limit == 5
+            assert logs == []
+            await reload(s, tmp_path, policy_of(NOWHERE, server={"max_connections": 7}))
+        assert [line["event"] for line in logs] == ["file_limit_too_low"]
+        assert s.sidecar.connections.limit == 5
+
+
+async def test_the_log_goes_by_other_settings_where_they_are_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured: list[tuple[str, int | None]] = []
+    monkeypatch.setattr(
+        logs, "configure", lambda rules, worker: configured.append((rules.level, worker))
+    )
+    async with sidecar(policy_of(NOWHERE), tmp_path) as s:
+        for level in ("info", "debug", "debug"):
+            await reload(s, tmp_path, policy_of(NOWHERE, logging={"level": level}))
+    assert configured == [("debug", None)]
+
+
+async def test_the_audit_log_moves(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    async with sidecar(policy_of(NOWHERE, logging=audit_to(one)), tmp_path) as s:
+        for path in (one, two):
+            await reload(s, tmp_path, policy_of(NOWHERE, logging=audit_to(path)))
+            async with raw(s.port) as client:
+                await client.send(head("/ws"))
+                await client.refusal()
+    assert len(events(one)) == len(events(two)) == 1
+
+
+async def test_a_worker_keeps_the_sockets_that_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    path.write_text(policy_of(NOWHERE, admin=None))
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    program = Sidecar(load_policy([path], ENVIRON).policy, ENVIRON, worker=1, sockets=[sock])
+    await program.start()
+    await program.listen()
+    bound = program.public
+    path.write_text(policy_of(NOWHERE, admin=None, server={"listen": ["[::1]:0"]}))
+    await program.reload(load_policy([path], ENVIRON).policy)
+    assert program.public == bound
+    async with raw(bound[0].port) as client:
+        await client.send(head("/elsewhere"))
+        await client.refusal()
+    await program.close()
+
+
+async def test_a_secret_that_is_bad_fails_a_reload_and_changes_nothing(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    provider = {"algorithms": ["HS256"], "secrets": [{"file": str(secret)}]}
+    policy = policy_of(NOWHERE, jwt={"providers": {"app": provider}})
+    async with sidecar(policy, tmp_path) as s:
+        loaded = load_policy([tmp_path / "policy.yaml"], ENVIRON).policy
+        secret.unlink()
+        with pytest.raises(KeyMaterialError):
+            await s.sidecar.reload(loaded)
+        assert s.sidecar.readiness() == {}
+
+
+async def test_what_was_put_in_force_is_finished_before_the_end(tmp_path: Path) -> None:
+    async with sidecar(policy_of(NOWHERE), tmp_path) as s:
+        path = tmp_path / "next.yaml"
+        path.write_text(policy_of(NOWHERE, admin={"listen": "localhost:0"}))
+        (await s.sidecar.prepare(load_policy([path], ENVIRON).policy)).commit()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_logout_tokens_are_verified_by_the_rules_in_force(tmp_path: Path) -> None:
+    async with sidecar(policy_of(NOWHERE), tmp_path) as s, aiohttp.ClientSession() as session:
+        provider = {"algorithms": ["HS256"], "secrets": [{"env": "JWT_SECRET"}]}
+        await reload(s, tmp_path, policy_of(NOWHERE, jwt={"providers": {"other": provider}}))
+        form = {"logout_token": token()}
+        async with session.post(s.admin_url + "/backchannel-logout", data=form) as answer:
+            assert answer.status == 400

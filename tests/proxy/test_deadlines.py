@@ -10,15 +10,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from sidecar.model import Identity, Permit, Reason
+from sidecar.policy.limits import UNLIMITED
 from sidecar.policy.replies import Reply
 from sidecar.policy.session import Expiry, Heartbeat, Session, Warn
 from sidecar.proxy.deadlines import SLICE, Deadlines
 from sidecar.proxy.pipe import PEER_FULL, Pipe
 from sidecar.proxy.relay import Link
+from sidecar.proxy.scanners import Scanners
 from sidecar.wire.scanner import FrameScanner
 from tests.support.clocks import MovableClock
 from tests.support.frames import PING, PONG, TEXT, close, frame
-from tests.support.wires import Wire
+from tests.support.wires import Wire, standing
 
 WARN = Warn(60.0, Reply({"type": "token_expiring", "in": "{expires_in}", "user": "{user}"}))
 BEAT = Session(heartbeat=Heartbeat(30.0, 10.0))
@@ -49,6 +51,8 @@ class Bench:
             upstream,
             {},
             self.ended.append,
+            scanners=Scanners(UNLIMITED),
+            standing=standing(),
             session=session,
             opened=now(),
             opened_at=self.clock.time(),

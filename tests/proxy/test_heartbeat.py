@@ -3,12 +3,14 @@
 import pytest
 
 from sidecar.model import Permit
+from sidecar.policy.limits import UNLIMITED
 from sidecar.proxy.heartbeat import Ping
 from sidecar.proxy.pipe import Pipe
 from sidecar.proxy.relay import Link
+from sidecar.proxy.scanners import Scanners
 from sidecar.wire.scanner import FrameScanner
 from tests.support.frames import PING, TEXT, frame
-from tests.support.wires import Wire
+from tests.support.wires import Wire, standing
 
 NEWS = frame(TEXT, b"n" * 100, masked=False)
 
@@ -21,7 +23,11 @@ class Bench:
         self.client = Pipe("client", self.wire, FrameScanner(masked=True), lambda: 0.0)
         self.upstream = Pipe("upstream", Wire(), FrameScanner(masked=False), lambda: 0.0)
         permit = Permit("main", "main", b"", "", (), None, None)
-        self.link = Link("id", permit, self.client, self.upstream, {}, lambda _: None)
+        self.link = Link(
+            *("id", permit, self.client, self.upstream, {}, lambda _: None),
+            scanners=Scanners(UNLIMITED),
+            standing=standing(),
+        )
         self.client.begin(b"")
         self.upstream.begin(b"")
 

@@ -308,3 +308,23 @@ async def test_a_tail_that_is_at_a_boundary_is_done() -> None:
     assert tail.verdict != Tail.DONE
     assert tail.feed(b"345", 0.0) == b"3"
     assert tail.verdict == Tail.DONE
+
+
+async def test_a_rules_own_name_is_what_the_client_is_told(bench: Bench) -> None:
+    client, _ = bench.wires
+    bench.link.end(Reason.CLAIMS_DENIED, rule="not_an_admin")
+    assert client.written == close(4403, "not_an_admin", masked=False)
+
+
+async def test_a_rules_own_name_may_have_its_own_code() -> None:
+    bench = Bench(codes={"not_an_admin": 4999})
+    bench.link.end(Reason.CLAIMS_DENIED, rule="not_an_admin")
+    assert bench.wires[0].written == close(4999, "not_an_admin", masked=False)
+
+
+async def test_a_pipe_that_does_not_wait_for_a_rate_is_not_moved_by_another(bench: Bench) -> None:
+    client, upstream = bench.wires
+    bench.client.hold(PEER_FULL)
+    bench.client.retry()
+    assert not client.reading
+    assert upstream.written == b""

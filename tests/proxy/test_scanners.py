@@ -1,7 +1,10 @@
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from sidecar.policy.limits import UNLIMITED, Exceed, Limits, Rate
-from sidecar.proxy.scanners import client_scanner, upstream_scanner
+from sidecar.proxy.scanners import Scanners, client_scanner, upstream_scanner
 from sidecar.wire import scanner as scan
 from tests.support.frames import BINARY, PING, TEXT, frame
 
@@ -69,3 +72,34 @@ def test_an_upstream_has_no_rates() -> None:
     made = upstream_scanner(Limits(messages=rate, bytes=rate, control_frames=rate))
     data = (frame(PING, masked=False) + frame(TEXT, b"x", masked=False)) * 20
     assert made.feed(data, 0.0) == data
+
+
+@pytest.mark.parametrize("upstream", [False, True])
+def test_live_scanners_go_by_other_sizes(upstream: bool) -> None:
+    made = Scanners(Limits(client_message=9, upstream_message=9))
+    scanner = made.upstream if upstream else made.client
+    message = frame(TEXT, b"12345", masked=not upstream)
+    assert scanner.feed(message, 0.0) == message
+    assert not made.adopt(Limits(client_message=5, upstream_message=5))
+    assert scanner.feed(message, 0.0) == message
+    assert not made.adopt(Limits(client_message=4, upstream_message=4))
+    assert scanner.feed(message, 0.0) == b""
+    assert scanner.verdict == scan.TOO_BIG
+
+
+@pytest.mark.parametrize("field", ["messages", "bytes", "control_frames"])
+def test_a_rate_that_stays_is_as_used_up_as_before_and_another_one_is_not(field: str) -> None:
+    one = frame(PING) if field == "control_frames" else ONE
+
+    def limits(rate: Rate, size: int) -> Limits:
+        fields: dict[str, Any] = {"frame": size, field: rate}
+        return replace(UNLIMITED, **fields)
+
+    made = Scanners(limits(Rate(2, 60, 2), 100))
+    assert made.client.feed(one, 0.0) == one
+    assert not made.adopt(limits(Rate(2, 60, 2), 101))
+    assert made.client.feed(one, 0.0) == one
+    assert made.adopt(limits(Rate(2, 60, 3), 101))
+    assert made.client.feed(one * 3, 0.0) == one * 3
+    assert made.client.feed(one, 0.0) == b""
+    assert made.client.verdict == scan.RATE

@@ -5,9 +5,13 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
-from sidecar.model import Permit
+from sidecar.model import Handshake, Peer, Permit
+from sidecar.policy.compiled import Address, Upstream
+from sidecar.policy.decide import Standing
+from sidecar.policy.limits import UNLIMITED
 from sidecar.proxy.pipe import Pipe
 from sidecar.proxy.relay import Link
+from sidecar.proxy.scanners import Scanners
 from sidecar.wire.scanner import Bucket, FrameScanner
 from tests.support.clocks import MovableClock
 
@@ -81,6 +85,13 @@ class Wire(asyncio.Transport):
         self.half_closed = True
 
 
+def standing() -> Standing:
+    """Of a connection to ws://example.com/ws."""
+    handshake = Handshake("/ws", "", "example.com", (), "", None, ())
+    upstream = Upstream("main", Address("127.0.0.1", 9000))
+    return Standing(handshake, Peer("192.0.2.1", True), upstream, "/ws")
+
+
 class Bench:
     """A link of two such transports."""
 
@@ -93,11 +104,18 @@ class Bench:
         self.clock = MovableClock()
         now = monotonic if messages else self.clock.monotonic
         self.wires = (Wire(), Wire())
+        scanners = Scanners(UNLIMITED)
         scanner = FrameScanner(masked=True, messages=messages)
         self.client = Pipe("client", self.wires[0], scanner, now)
         self.upstream = Pipe("upstream", self.wires[1], FrameScanner(masked=False), now)
         permit = Permit("main", "main", b"", "", (), None, None)
         self.ended: list[Link] = []
         self.link = Link(
-            "id", permit, self.client, self.upstream, codes or {}, self.ended.append, **more
+            "id",
+            permit,
+            self.client,
+            self.upstream,
+            codes or {},
+            self.ended.append,
+            **{"scanners": scanners, "standing": standing(), **more},
         )
