@@ -11,10 +11,11 @@ from typing import Final, Protocol
 import structlog
 
 from sidecar.cli.arguments import add_policy, policy_paths
-from sidecar.config.source import Loaded, load_policy
+from sidecar.config.source import Loaded
 from sidecar.errors import ConfigError, KeyMaterialError, WorkerError
 from sidecar.observe import logs
 from sidecar.proxy.app import Sidecar
+from sidecar.proxy.reloading import Reloader
 from sidecar.workers.cpus import worker_count
 from sidecar.workers.runtime import loop_factory, settle_memory
 from sidecar.workers.supervisor import Supervisor
@@ -34,8 +35,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Serve. 0 after a drain, 1 where the policy or the machine does not allow it."""
+    reloader = Reloader(policy_paths(args), os.environ)
     try:
-        loaded = load_policy(policy_paths(args), os.environ)
+        loaded = reloader.load()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         _log.warning("policy_warning", problem=str(warning))
     workers = worker_count(loaded.policy)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_serve(lambda: _program(loaded, workers)))
+        return runner.run(_serve(lambda: _program(loaded, workers), reloader))
 
 
 class _Program(Protocol):
@@ -63,12 +65,12 @@ def _program(loaded: Loaded, workers: int) -> _Program:
     return Sidecar(loaded.policy, os.environ)
 
 
-async def _serve(make: Callable[[], _Program]) -> int:
+async def _serve(make: Callable[[], _Program], reloader: Reloader) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _ENDING:
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, _refuse_to_reload)
+    loop.add_signal_handler(signal.SIGHUP, reloader.ask)
     try:
         program = make()
     except (ConfigError, OSError) as error:
@@ -81,7 +83,10 @@ async def _serve(make: Callable[[], _Program]) -> int:
         await program.close()
         return 1
     settle_memory()
+    following = asyncio.create_task(_follow_policy(program, reloader))
     await stop.wait()
+    following.cancel()
+    await asyncio.wait({following})
     program.drain()
     for number in _ENDING:
         loop.add_signal_handler(number, program.hurry)
@@ -91,6 +96,16 @@ async def _serve(make: Callable[[], _Program]) -> int:
     return 0
 
 
-def _refuse_to_reload() -> None:
-    """SIGHUP asks many a server to read its files again; unhandled, it would end the process."""
-    _log.warning("policy_not_reloaded", remedy="restart to take a changed policy")
+async def _follow_policy(program: _Program, reloader: Reloader) -> None:
+    if isinstance(program, Sidecar):
+        await reloader.run(
+            lambda loaded: program.reload(loaded.policy), program.metrics.policy_reload
+        )
+    else:
+        await _refuse_to_reload(reloader)
+
+
+async def _refuse_to_reload(reloader: Reloader) -> None:
+    while True:
+        await reloader.asked()
+        _log.warning("policy_not_reloaded", remedy="with several workers, restart to take it")

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 import structlog
+from structlog.typing import EventDict
 
 from sidecar.cli import serve
+from sidecar.observe import logs
+from sidecar.policy.compiled import Logging, Policy
 from sidecar.proxy.app import Sidecar
 from sidecar.workers import runtime
 from tests.support.sidecars import ENVIRON, policy_of
@@ -79,16 +82,61 @@ def test_what_is_there_once_it_has_started_is_not_collected_again(
     assert gc.get_threshold() == runtime._GC_THRESHOLDS
 
 
-def test_a_hangup_is_told_that_it_changes_nothing(
+def test_a_hangup_has_the_policy_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ended_by(signal.SIGHUP, signal.SIGTERM, monkeypatch=monkeypatch)
+    reload = Sidecar.reload
+
+    async def reload_and_signal(self: Sidecar, policy: Policy) -> None:
+        await reload(self, policy)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Sidecar, "reload", reload_and_signal)
+    ended_by(signal.SIGHUP, monkeypatch=monkeypatch)
     assert run(tmp_path, policy_of("ws://127.0.0.1:1")) == 0
-    logged = lines(capsys)
-    assert logged[-1]["event"] == "stopped"
-    (warning,) = [line for line in logged if line["event"] == "policy_not_reloaded"]
+    events = [line["event"] for line in lines(capsys)]
+    assert events[-4:] == ["policy_reloaded", "draining", "drained", "stopped"]
+
+
+def test_with_several_workers_a_hangup_is_told_that_it_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    class Parent:
+        """Several workers that end once they have been told to take a changed policy."""
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        async def start(self) -> None:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+        def drain(self) -> None:
+            pass
+
+        async def drained(self) -> None:
+            pass
+
+        async def close(self) -> None:
+            pass
+
+    def warn_and_end(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        if event["event"] == "policy_not_reloaded":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return event
+
+    monkeypatch.setattr(serve, "Supervisor", Parent)
+    configure = logs.configure
+
+    def configure_and_listen(rules: Logging) -> None:
+        configure(rules)
+        processors = structlog.get_config()["processors"]
+        structlog.configure(processors=[warn_and_end, *processors])
+
+    monkeypatch.setattr(logs, "configure", configure_and_listen)
+    assert run(tmp_path, policy_of("ws://127.0.0.1:1", server={"workers": 2})) == 0
+    (warning,) = [line for line in lines(capsys) if line["event"] == "policy_not_reloaded"]
     assert warning["level"] == "warning"
-    assert warning["remedy"] == "restart to take a changed policy"
+    assert warning["remedy"] == "with several workers, restart to take it"
 
 
 def started(events: list[str]) -> list[str]:

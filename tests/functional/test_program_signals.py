@@ -27,21 +27,43 @@ async def ended_at_once(program: Program) -> None:
     assert len(program.logged("drained")) == 1
 
 
-async def test_a_hangup_is_answered_with_a_warning_and_nothing_ends(tmp_path: Path) -> None:
+async def test_a_hangup_has_the_policy_read_again_and_nothing_ends(tmp_path: Path) -> None:
     async with (
         websocket_server() as url,
         serving(policy_of(url), tmp_path) as program,
         connect(program.url, additional_headers=BEARER) as client,
     ):
-        for _ in range(2):
+        for count in (1, 2):
             program.process.process.send_signal(signal.SIGHUP)
-            warning = await program.until_logged("policy_not_reloaded")
-            assert warning["level"] == "warning"
-            assert "restart" in warning["remedy"]
+            async with asyncio.timeout(20):
+                while len(program.logged("policy_reloaded")) < count:
+                    await asyncio.sleep(0.02)
+        assert 'policy_reloads_total{outcome="ok"} 2.0' in (await program.ask("/metrics"))[1]
         await client.send("hello")
         assert await client.recv() == "hello"
         assert (await program.ask("/readyz"))[0] == 200
         await client.close()
+        await ended_at_once(program)
+
+
+async def test_a_policy_that_changes_is_taken_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    async with (
+        websocket_server() as url,
+        serving(policy_of(url), tmp_path) as program,
+        connect(program.url, additional_headers=BEARER) as client,
+    ):
+        path.write_text("routes: [")
+        await program.until_logged("policy_reload_failed")
+        assert f"{path}:2:1: is not valid YAML" in program.logged("policy_problem")[0]["problem"]
+        await client.send("hello")
+        assert await client.recv() == "hello"
+        path.write_text(policy_of(url, route={"match": {"path": "/elsewhere"}}))
+        await program.until_logged("policy_reloaded")
+        await client.wait_closed()
+        assert (client.close_code, client.close_reason) == (4404, "no_route")
+        metrics = (await program.ask("/metrics"))[1]
+        assert "ws_sidecar_policy_last_reload_successful 1.0" in metrics
         await ended_at_once(program)
 
 
