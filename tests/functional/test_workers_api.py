@@ -143,7 +143,7 @@ async def test_a_worker_that_takes_anothers_place_knows_what_is_revoked(tmp_path
             await it.revoke(jti=f"t-{number}")
         for worker in (1, 2):
             it.program.kill(pid_of(it.program, worker))
-        await it.program.until(lambda: len(it.program.logged("worker_started")) == 4)
+        await it.program.until(lambda: len(it.program.logged("worker_started")) == 4, 60)
         for number in (0, 249):
             await it.refused_by(sub="alice", jti=f"t-{number}")
         await it.join_both(sub="alice", jti="other")
@@ -233,7 +233,7 @@ async def test_a_revocation_is_not_lost_upon_a_worker_that_hangs(tmp_path: Path)
                 await asyncio.gather(*(client.wait_closed() for client in it.clients[2]))
             await asyncio.gather(*(client.send("still here") for client in it.clients[1]))
         assert await it.ends() == {(4401, "token_revoked")}
-        late = await it.program.until_logged("worker_caught_up")
+        late = await it.program.until_logged("worker_caught_up", 60)
         assert (late["worker"], late["closed"]) == (1, len(it.clients[1]))
         await it.refused_by(sub="alice")
         again = await it.revoke(user="alice")
@@ -253,5 +253,5 @@ async def test_without_a_worker_what_is_asked_for_holds_for_the_next_ones(tmp_pa
         for worker in (1, 2):
             os.kill(pid_of(it.program, worker), signal.SIGKILL)
         assert (await it.revoke(user="alice"))["closed"] == 0
-        await it.program.until(lambda: len(it.program.logged("worker_started")) == 4)
+        await it.program.until(lambda: len(it.program.logged("worker_started")) == 4, 60)
         await it.refused_by(sub="alice")
