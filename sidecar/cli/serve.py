@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -49,14 +49,8 @@ def run(args: argparse.Namespace) -> int:
         return runner.run(_serve(lambda: _program(loaded, workers), reloader))
 
 
-class _Program(Protocol):
-    """One process, or the parent of several."""
-
-    async def start(self) -> None: ...
-    def drain(self) -> None: ...
-    def hurry(self) -> None: ...
-    async def drained(self) -> None: ...
-    async def close(self) -> None: ...
+_Program = Sidecar | Supervisor
+"""One process, or the parent of several."""
 
 
 def _program(loaded: Loaded, workers: int) -> _Program:
@@ -102,10 +96,4 @@ async def _follow_policy(program: _Program, reloader: Reloader) -> None:
             lambda loaded: program.reload(loaded.policy), program.metrics.policy_reload
         )
     else:
-        await _refuse_to_reload(reloader)
-
-
-async def _refuse_to_reload(reloader: Reloader) -> None:
-    while True:
-        await reloader.asked()
-        _log.warning("policy_not_reloaded", remedy="with several workers, restart to take it")
+        await reloader.run(program.reload, program.note_reload)

@@ -5,7 +5,7 @@ It takes no connection of a client and holds no key; what is revoked, it holds f
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any, Final, TypeVar
@@ -14,22 +14,24 @@ import structlog
 
 from sidecar.admin.api import Api
 from sidecar.admin.app import Wiring
-from sidecar.admin.listener import AdminListener
 from sidecar.admin.record import ActionRecorder
 from sidecar.clock import SystemClock
-from sidecar.config.source import Loaded
+from sidecar.config.source import Document, Loaded
 from sidecar.errors import WorkerError
 from sidecar.observe.audit import HASH_KEY_VARIABLE, AuditLog, hash_key
 from sidecar.policy.compiled import Address
-from sidecar.proxy.starting import log_start, open_admin
+from sidecar.proxy.starting import log_start
 from sidecar.proxy.tasks import spawn
 from sidecar.state.memory import MemoryState
 from sidecar.workers.copies import CopiedState
 from sidecar.workers.figures import Figures
 from sidecar.workers.orders import Orders
+from sidecar.workers.own import Own
 from sidecar.workers.ports import Ports
 from sidecar.workers.process import WorkerProcess
+from sidecar.workers.reload import commit_all, prepare_all
 from sidecar.workers.restarts import Restarts
+from sidecar.workers.telling import Telling
 from sidecar.workers.workforce import Workforce
 
 __all__ = ["Supervisor"]
@@ -60,9 +62,7 @@ class Supervisor:
 
     def __init__(self, loaded: Loaded, environ: Mapping[str, str], workers: int) -> None:
         hash_key(environ)
-        self._policy = loaded.policy
         self._documents = loaded.documents
-        self._environ = environ
         self._count = workers
         self._hash_key = environ.get(HASH_KEY_VARIABLE) or secrets.token_hex(32)
         self._figures = Figures(loaded.policy, workers)
@@ -73,6 +73,10 @@ class Supervisor:
             hash_key=hash_key({HASH_KEY_VARIABLE: self._hash_key}),
         )
         self._state = CopiedState(MemoryState())
+        self._own = Own(loaded.policy, environ, self._audit, self._figures.own, self._wiring)
+        self._telling = Telling()
+        # A worker starts by the policy that is in force when it listens.
+        self._changing = asyncio.Lock()
         self._ports = Ports()
         self._processes: set[WorkerProcess] = set()
         self._up: dict[int, WorkerProcess] = {}
@@ -82,7 +86,6 @@ class Supervisor:
         self._drains: set[asyncio.Task[None]] = set()
         self._draining = False
         self._closing = False
-        self._admin: AdminListener | None = None
 
     @property
     def public(self) -> list[Address]:
@@ -92,7 +95,7 @@ class Supervisor:
     @property
     def admin(self) -> Address | None:
         """Where the admin listener is bound."""
-        return self._admin.address if self._admin else None
+        return self._own.admin
 
     async def start(self) -> None:
         """Settle the addresses, prepare every worker, open the admin listener; only then let them
@@ -100,15 +103,37 @@ class Supervisor:
 
         Raises OSError and WorkerError; then `close`.
         """
-        await self._ports.open(self._policy.server.listen)
+        await self._ports.open(self._own.policy.server.listen)
         workers = await _together(map(self._prepare, range(1, self._count + 1)))
-        wiring = Wiring(self.metrics, self.readiness, self.drain, self._api())
-        self._admin = await open_admin(self._policy.admin, wiring, self._environ)
+        await self._own.open()
         await _together(map(self._listen, workers))
         for worker in workers:
             spawn(self._keep(worker), self._background)
         spawn(self._watch(), self._background)
         log_start(self.public, self.admin, workers=self._count)
+
+    async def reload(self, loaded: Loaded) -> None:
+        """Put another policy in force, in all processes or in none.
+
+        Raises ConfigError, KeyMaterialError, OSError and WorkerError; then the one before is still
+        in force.
+        """
+        async with self._changing:
+            workers = [worker for worker in self._serving() if not worker.leaving]
+            own = await self._own.prepare(loaded.policy)
+            try:
+                await prepare_all(workers, self._orders(loaded.documents), self._telling)
+            except BaseException:
+                await own.discard()
+                raise
+            own.commit()
+            self._documents = loaded.documents
+            await commit_all(workers, self._telling)
+            await self._own.settle()
+
+    def note_reload(self, ok: bool) -> None:
+        """Count an attempt to take a changed policy."""
+        self._figures.own.policy_reload(ok)
 
     def drain(self) -> None:
         """Let all workers take no new handshakes and end their connections."""
@@ -139,11 +164,10 @@ class Supervisor:
         for worker in self._processes:
             worker.kill()
         await asyncio.gather(*self._ends)
-        if self._admin is not None:
-            await self._admin.close()
+        await self._own.close()
         self._ports.close()
         await self._state.close()
-        self._audit.close()
+        await self._telling.close()
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """The exposition of all processes as one, for a request's Accept field."""
@@ -163,24 +187,27 @@ class Supervisor:
             problems["workers"] = "none is up"
         return problems
 
-    def _api(self) -> Api:
+    def _wiring(self) -> Wiring:
         workforce = Workforce(self._serving)
-        return Api(
+        api = Api(
             self._state,
             workforce,
             workforce.verify_logout,
-            lambda: self._policy.tokens,
+            lambda: self._own.policy.tokens,
             ActionRecorder(self._audit, self._figures.own),
             self._clock,
         )
+        return Wiring(self.metrics, self.readiness, self.drain, api)
+
+    def _orders(self, documents: Sequence[Document]) -> Orders:
+        return Orders(documents, self._count, self._ports.places, self._hash_key)
 
     async def _prepare(self, number: int) -> WorkerProcess:
         """A worker that is ready to listen. Raises OSError and WorkerError."""
         # Shielded: a process that was begun must be known, to be ended.
         worker = await asyncio.shield(spawn(self._begin(number), self._beginnings))
-        places, documents = self._ports.places, self._documents
         try:
-            await worker.prepare(Orders(documents, self._count, places, self._hash_key))
+            await worker.prepare(self._orders(self._documents))
         except BaseException:
             worker.kill()
             raise
@@ -226,8 +253,9 @@ class Supervisor:
             if self._draining:
                 return None
             try:
-                successor = await self._prepare(number)
-                await self._listen(successor)
+                async with self._changing:
+                    successor = await self._prepare(number)
+                    await self._listen(successor)
             except (OSError, WorkerError) as error:
                 _log.error("worker_not_started", worker=number, error=str(error))
                 lived = 0.0
@@ -248,7 +276,7 @@ class Supervisor:
 
     async def _drain(self, worker: WorkerProcess) -> None:
         try:
-            await worker.drain(self._policy.server.drain.grace + _MARGIN)
+            await worker.drain(self._own.policy.server.drain.grace + _MARGIN)
         except WorkerError as error:
             _log.error("worker_not_drained", worker=worker.number, error=str(error))
             worker.kill()

@@ -1,23 +1,20 @@
 """A worker: a sidecar that its parent starts, asks and ends."""
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from sidecar.config.source import compile_documents
 from sidecar.errors import ConfigError, KeyMaterialError, WorkerError
 from sidecar.observe import logs
-from sidecar.observe.audit import HASH_KEY_VARIABLE
-from sidecar.policy.sharing import share
 from sidecar.proxy.app import Sidecar
 from sidecar.proxy.tasks import first_of
 from sidecar.workers.channel import Body, Channel, Verb
 from sidecar.workers.orders import Orders
 from sidecar.workers.ports import open_places
+from sidecar.workers.reload import ReloadVerbs, policy_of
 from sidecar.workers.runtime import loop_factory, settle_memory
 from sidecar.workers.verbs import api_verbs
 
@@ -57,6 +54,7 @@ class _Worker:
             "hurry": self._hurry,
             "stop": self._note_stop,
             **api_verbs(lambda: self._started().api),
+            **ReloadVerbs(lambda policy: self._started().prepare(policy)).verbs,
         }
         channel = await Channel.open(control, verbs)
         try:
@@ -85,12 +83,11 @@ class _Worker:
 
     async def _start(self, body: Body) -> Body:
         orders = Orders.from_json(body)
-        environ = {**os.environ, HASH_KEY_VARIABLE: orders.hash_key}
         try:
-            policy = compile_documents(orders.documents, environ).policy
+            policy, environ = policy_of(orders)
             logs.configure(policy.logging, worker=self._number)
             sidecar = Sidecar(
-                share(policy, orders.workers),
+                policy,
                 environ,
                 worker=self._number,
                 sockets=open_places(orders.places),

@@ -252,10 +252,10 @@ async def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
 async def test_a_hangup_is_answered_once(tmp_path: Path) -> None:
     async with running(tmp_path) as program:
         program.process.process.send_signal(signal.SIGHUP)
-        await program.until_logged("policy_not_reloaded")
+        await program.until_logged("policy_reloaded")
         program.process.process.terminate()
         assert await program.process.ended() == 0
-        assert len(program.logged("policy_not_reloaded")) == 1
+        assert len(program.logged("policy_reloaded")) == 1
 
 
 # The start.

@@ -13,6 +13,7 @@ from sidecar.config.source import Loaded
 from sidecar.errors import ConfigError, WorkerError
 from sidecar.workers import process
 from sidecar.workers import supervisor as module
+from sidecar.workers.channel import Body
 from sidecar.workers.orders import Orders
 from sidecar.workers.process import WorkerProcess
 from sidecar.workers.supervisor import Supervisor
@@ -135,6 +136,75 @@ async def test_a_drain_reaches_a_worker_that_is_about_to_start(load: Load) -> No
         await until(lambda: len(supervisor._up) == 2)
         await supervisor.drained()
         assert await supervisor.readiness() == {"server": "draining"}
+
+
+def limit(supervisor: Supervisor) -> float:
+    """The limit of connections that the metrics tell."""
+    text = supervisor._figures.render("")[0].decode()
+    line = next(one for one in text.splitlines() if one.startswith("ws_sidecar_max_connections "))
+    return float(line.rpartition(" ")[2])
+
+
+async def test_another_policy_is_in_force_in_all_processes(load: Load) -> None:
+    async with supervising(load(server={"max_connections": 10})) as supervisor:
+        await supervisor.reload(load(server={"max_connections": 20}))
+        supervisor.note_reload(True)
+        assert limit(supervisor) == 20
+        kill(supervisor, 1)
+        await until(lambda: len(supervisor._up) == 1)
+        await until(lambda: len(supervisor._up) == 2)
+        assert await supervisor.readiness() == {}
+
+
+async def test_a_policy_that_a_worker_cannot_take_is_in_force_nowhere(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, asked = WorkerProcess.ask, []
+
+    async def refuse(worker: WorkerProcess, verb: str, body: Body, within: float) -> Body:
+        asked.append((worker.number, verb))
+        if (worker.number, verb) == (2, "reload_prepare"):
+            raise WorkerError("no room")
+        return await ask(worker, verb, body, within)
+
+    async with supervising(load(server={"max_connections": 10})) as supervisor:
+        before = supervisor._documents
+        monkeypatch.setattr(WorkerProcess, "ask", refuse)
+        with pytest.raises(WorkerError, match=r"^worker 2: no room$"):
+            await supervisor.reload(load(server={"max_connections": 20}))
+        assert supervisor._documents == before
+        assert limit(supervisor) == 10
+        assert sorted(asked) == [
+            (1, "reload_discard"),
+            (1, "reload_prepare"),
+            (2, "reload_discard"),
+            (2, "reload_prepare"),
+        ]
+        monkeypatch.undo()
+
+
+async def test_a_worker_starts_before_or_after_a_change_and_not_within(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, before = WorkerProcess.prepare, load(server={"max_connections": 10})
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def wait_and_prepare(worker: WorkerProcess, orders: Orders) -> None:
+        begun.set()
+        await goes_on.wait()
+        assert orders.documents == before.documents
+        await prepare(worker, orders)
+
+    async with supervising(before) as supervisor:
+        monkeypatch.setattr(WorkerProcess, "prepare", wait_and_prepare)
+        kill(supervisor, 1)
+        await begun.wait()
+        changing = asyncio.create_task(supervisor.reload(load(server={"max_connections": 20})))
+        await asyncio.sleep(0)
+        goes_on.set()
+        await changing
+        assert len(supervisor._up) == 2
+        assert limit(supervisor) == 20
 
 
 async def test_the_end_waits_for_no_worker_that_has_not_started(load: Load) -> None:
