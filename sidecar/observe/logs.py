@@ -19,7 +19,7 @@ import structlog
 
 from sidecar.policy.compiled import Logging
 
-__all__ = ["MAX_TEXT", "clean", "configure", "dumps", "timestamp"]
+__all__ = ["MAX_TEXT", "clean", "configure", "dumps", "follow", "timestamp"]
 
 MAX_TEXT: Final = 256
 """The longest text in a log line, in characters."""
@@ -68,6 +68,12 @@ def configure(rules: Logging, *, worker: int | None = None) -> None:
         cache_logger_on_first_use=False,
     )
     _route_standard_library(stream, [stamp, _clean_event, render], max(level, logging.WARNING))
+
+
+def follow(before: Logging, rules: Logging, *, worker: int | None = None) -> None:
+    """`configure` anew where the rules are others than before."""
+    if (before.format, before.level) != (rules.format, rules.level):
+        configure(rules, worker=worker)
 
 
 def clean(value: Any, key: str = "") -> Any:

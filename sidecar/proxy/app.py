@@ -2,9 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Final
 
 import structlog
@@ -12,7 +11,6 @@ import structlog
 from sidecar import __version__
 from sidecar.admin.api import Api
 from sidecar.admin.app import Wiring
-from sidecar.admin.listener import AdminListener
 from sidecar.admin.record import ActionRecorder
 from sidecar.auth.authenticator import Authenticator
 from sidecar.auth.keys import KeyStore
@@ -22,38 +20,31 @@ from sidecar.model import Denial
 from sidecar.observe import logs
 from sidecar.observe.audit import AuditLog, hash_key
 from sidecar.observe.metrics import Metrics
-from sidecar.policy.compiled import Address, Admin, Policy, Server
-from sidecar.policy.peers import Network
-from sidecar.proxy.accept import Acceptor
+from sidecar.policy.compiled import Address, Policy
+from sidecar.proxy.admin_side import AdminSide
 from sidecar.proxy.admission import Admission
 from sidecar.proxy.certificates import Certificates
 from sidecar.proxy.connections import Connections
 from sidecar.proxy.deadlines import TICK, Deadlines
 from sidecar.proxy.draining import Draining
-from sidecar.proxy.front import FrontServer
 from sidecar.proxy.health import HealthChecks
 from sidecar.proxy.judging import judge, judge_all
-from sidecar.proxy.listeners import Listeners
 from sidecar.proxy.live import LocalConnections
 from sidecar.proxy.prepared import Prepared
+from sidecar.proxy.public import PublicSide
 from sidecar.proxy.record import Attempt, Recorder
 from sidecar.proxy.refreshing import Refresher
 from sidecar.proxy.relay import Link
 from sidecar.proxy.rules import Rules
-from sidecar.proxy.sockets import files_for, raise_file_limit
-from sidecar.proxy.starting import log_start, open_admin
-from sidecar.proxy.tasks import spawn
+from sidecar.proxy.starting import log_start
+from sidecar.proxy.tasks import repeat, spawn
 from sidecar.state.memory import MemoryState
 
 __all__ = ["Sidecar"]
 
 _SYSTEM_CLOCK: Final = SystemClock()
-_TICK: Final = 1.0
-_SHUTDOWN_TIMEOUT: Final = 1.0
-_FIELD_OVERHEAD: Final = 8 * 1024
-"""Bytes beside the token in the field that carries it: browsers send all their cookies in one."""
-_ROOM_TO_REFUSE: Final = 64
-"""Sockets over the limit that are still told so; further ones are cut off."""
+_NOTE: Final = 1.0
+"""Seconds between two looks at what has no event of its own."""
 
 _log = structlog.get_logger()
 
@@ -83,7 +74,6 @@ class Sidecar:
         self._background: list[asyncio.Task[None]] = []
         self._drain: Draining | None = None
         self._drained = asyncio.Event()
-        self._admin: AdminListener | None = None
 
         self.metrics = Metrics(policy, version=__version__)
         self._clock = clock
@@ -118,36 +108,27 @@ class Sidecar:
             self._refresher.take,
             clock,
         )
-        server = policy.server
-        self._front = FrontServer(
+        self._public = PublicSide(
+            policy,
             self._admission.handle,
+            self.connections,
             on_error=self._admission.on_error,
             on_reject=self._reject,
-            head_timeout=server.handshake_timeout,
-            max_field=policy.tokens.max_token_size + _FIELD_OVERHEAD,
-            max_waiting=server.max_connections + _ROOM_TO_REFUSE,
-        )
-        self._acceptor = Acceptor(
-            self._front,
             tls=lambda: self._certificates.server,
-            head_timeout=server.handshake_timeout,
-            trusted=_senders(server),
-            on_reject=self._reject,
         )
-        self._listeners = Listeners(self._front, self._acceptor_for(server))
-        self._left: list[AdminListener] = []
+        self._admin = AdminSide(self._wiring, environ)
         self._settling = asyncio.Lock()
         self._settlings: set[asyncio.Task[None]] = set()
 
     @property
     def public(self) -> list[Address]:
         """Where the public listener is bound."""
-        return self._listeners.bound
+        return self._public.bound
 
     @property
     def admin(self) -> Address | None:
         """Where the admin listener is bound."""
-        return self._admin.address if self._admin else None
+        return self._admin.address
 
     @property
     def draining(self) -> bool:
@@ -156,21 +137,25 @@ class Sidecar:
 
     async def start(self) -> None:
         """Load the keys, open the listeners. Raises KeyMaterialError and OSError; then `close`."""
-        self._limit_connections()
+        self._public.limit_connections(self._policy.server.max_connections)
         await self._keys.start()
         await self._health.start()
         if self._worker is None:
             # The first, so that its failure comes before any client.
-            self._admin = await open_admin(self._policy.admin, self._wiring(), self._environ)
-            await self._listeners.open(self._policy.server.listen)
-        for work in (self._tick(), self._keep_time(), self._certificates.watch()):
+            await self._admin.open(self._policy.admin)
+            await self._public.open(self._policy.server.listen)
+        for work in (
+            repeat(self.tick, TICK),
+            repeat(self._note, _NOTE),
+            self._certificates.watch(),
+        ):
             self._background.append(asyncio.create_task(work))
         if self._worker is None:
             log_start(self.public, self.admin)
 
     async def listen(self) -> None:
         """Take connections, as a worker that has started. Raises OSError; then `close`."""
-        await self._listeners.adopt(self._sockets)
+        await self._public.adopt(self._sockets)
 
     def drain(self) -> None:
         """Take no new handshakes, and end every connection with a close frame, spread over some
@@ -194,7 +179,7 @@ class Sidecar:
 
     async def stop_listening(self) -> None:
         """Take no new sockets, where others on the same address do."""
-        await self._listeners.close()
+        await self._public.stop()
 
     async def drained(self) -> None:
         """Wait until the drain is over: every connection has ended, or was cut off."""
@@ -212,14 +197,11 @@ class Sidecar:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, *self._settlings, return_exceptions=True)
-        await self._listeners.close()
-        await self._acceptor.close()
+        await self._public.close()
         for sock in self._sockets:
             sock.close()
-        await self._front.close()
         await self._admission.close()
-        if self._admin is not None:
-            await self._admin.close()
+        await self._admin.close()
         await self._health.close()
         await self._keys.close()
         await asyncio.sleep(0)  # aborted sockets report their end in the next turn of the loop
@@ -250,62 +232,30 @@ class Sidecar:
             keys = await self._keys.read(policy.tokens)
             sink = self._audit.sink_for(policy.logging)
             opened.callback(self._audit.close_unused, sink)
-            acceptor = self._acceptor_for(policy.server)
             addresses = policy.server.listen if self._worker is None else ()
-            opening = await self._listeners.prepare(addresses, acceptor)
+            opening = await self._public.prepare(policy.server, addresses)
             opened.callback(opening.discard)
-            take_admin = await self._prepare_admin(policy.admin, opened)
+            take_admin = await self._admin.prepare(policy.admin, opened)
 
             def commit() -> None:
                 before, self._policy = self._policy, policy
                 self._certificates.adopt(certificates)
                 self._keys.adopt(policy.tokens, keys)
                 self._audit.follow(policy.logging, sink)
-                self._listeners.take(opening)
+                self._public.take(opening, policy, before)
                 take_admin()
                 self._follow(before)
 
             kept = opened.pop_all()
         return Prepared(commit, kept)
 
-    async def _prepare_admin(
-        self, admin: Admin | None, opened: AsyncExitStack
-    ) -> Callable[[], None]:
-        """What changes over to these settings of the admin listener."""
-        current = self._admin
-        if admin is not None and current is not None and current.asked_for == admin.listen:
-            return partial(current.adopt, current.guard_for(admin))
-        fresh = await open_admin(admin, self._wiring(), self._environ)
-        if fresh is not None:
-            opened.push_async_callback(fresh.close)
-
-        def take() -> None:
-            self._admin = fresh
-            if current is not None:
-                self._left.append(current)
-
-        return take
-
     def _follow(self, before: Policy) -> None:
         """Let every part that goes by the policy go by the one that is in force now."""
-        policy, server = self._policy, self._policy.server
+        policy = self._policy
         self.metrics.follow(policy)
-        if (policy.logging.format, policy.logging.level) != (
-            before.logging.format,
-            before.logging.level,
-        ):
-            logs.configure(policy.logging, worker=self._worker)
+        logs.follow(before.logging, policy.logging, worker=self._worker)
         self._health.adopt(policy.upstreams, self._certificates.upstreams)
-        self._acceptor.head_timeout = server.handshake_timeout
-        self._acceptor.trusted = _senders(server)
-        self._front.adopt(
-            head_timeout=server.handshake_timeout,
-            max_field=policy.tokens.max_token_size + _FIELD_OVERHEAD,
-        )
-        if server.max_connections != before.server.max_connections:
-            self.connections.limit = server.max_connections
-            self._limit_connections()
-        if server.workers != before.server.workers:
+        if self._worker is None and policy.server.workers != before.server.workers:
             _log.warning("restart_needed", key="server.workers")
         self._deadlines.follow(policy.tokens.leeway)
         self._admission.rules = self._rules(policy)
@@ -314,12 +264,11 @@ class Sidecar:
     async def _settle(self, live: Sequence[Link]) -> None:
         """Finish a change of the policy: what it takes time to begin, to judge, or to end."""
         async with self._settling:
-            await self._listeners.settle()
+            await self._public.settle()
             await judge_all(live, self._judge, self._state, self._clock)
             await self._health.settle()
             await self._keys.settle()
-            while self._left:
-                await self._left.pop().close()
+            await self._admin.settle()
 
     def _judge(self, link: Link) -> None:
         if judge(link, self._policy, self._clock.time()):
@@ -327,23 +276,6 @@ class Sidecar:
 
     def _rules(self, policy: Policy) -> Rules:
         return Rules(policy, Authenticator(policy.tokens, self._keys), self._certificates.upstreams)
-
-    def _acceptor_for(self, server: Server) -> Acceptor | None:
-        """What brings sockets through the PROXY protocol and TLS; None with neither."""
-        return self._acceptor if server.tls is not None or server.proxy_protocol else None
-
-    def _limit_connections(self) -> None:
-        """Take no more connections than there can be files: 503 is better than to run out."""
-        wanted = self._policy.server.max_connections
-        allowed, waiting = raise_file_limit(wanted)
-        if allowed < wanted:
-            _log.warning(
-                "file_limit_too_low",
-                problem=f"server.max_connections is lowered from {wanted} to {allowed}",
-                remedy=f"raise the limit of open files (ulimit -n) to {files_for(wanted)}",
-            )
-            self.connections.limit = allowed
-        self._front.max_waiting = waiting + _ROOM_TO_REFUSE
 
     def _wiring(self) -> Wiring:
         return Wiring(self._exposition, self._unready, self.drain, self.api)
@@ -378,22 +310,10 @@ class Sidecar:
             await asyncio.sleep(0)
         self.connections.look_after()
 
-    async def _keep_time(self) -> None:
-        while True:
-            await self.tick()
-            await asyncio.sleep(TICK)
-
-    async def _tick(self) -> None:
-        """What has to be done now and then."""
-        while True:
-            self._audit.flush()
-            unready = self._keys.unready()
-            for provider in self._policy.tokens.providers:
-                self.metrics.provider_ready(provider.name, provider.name not in unready)
-            self.metrics.revocations_active(await self._state.count(self._clock.time()))
-            await asyncio.sleep(_TICK)
-
-
-def _senders(server: Server) -> Sequence[Network] | None:
-    """Who must send the PROXY protocol's header; None where nobody has to."""
-    return server.trusted_proxies if server.proxy_protocol else None
+    async def _note(self) -> None:
+        """Write down what is asked for now and then."""
+        self._audit.flush()
+        unready = self._keys.unready()
+        for provider in self._policy.tokens.providers:
+            self.metrics.provider_ready(provider.name, provider.name not in unready)
+        self.metrics.revocations_active(await self._state.count(self._clock.time()))

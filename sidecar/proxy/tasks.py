@@ -1,12 +1,16 @@
 """Tasks that nobody awaits, kept so that they are not lost."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["first_of", "spawn"]
+import structlog
+
+__all__ = ["first_of", "repeat", "spawn"]
 
 T = TypeVar("T")
+
+_log = structlog.get_logger()
 
 
 def spawn(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[T]]) -> asyncio.Task[T]:
@@ -23,3 +27,15 @@ async def first_of(*works: Coroutine[Any, Any, object]) -> None:
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
+
+
+async def repeat(work: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Do something again and again, with a pause; where it fails the log says so, and it is tried
+    again.
+    """
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            _log.error("internal_error", exc_info=error)
+        await asyncio.sleep(seconds)

@@ -2,18 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from functools import partial
 
 import structlog
 
 from sidecar.admin.app import Wiring
-from sidecar.admin.listener import AdminListener
 from sidecar.observe import logs
 from sidecar.observe.audit import AuditLog
 from sidecar.observe.metrics import Metrics
-from sidecar.policy.compiled import Address, Admin, Policy
+from sidecar.policy.compiled import Address, Policy
+from sidecar.proxy.admin_side import AdminSide
 from sidecar.proxy.prepared import Prepared
-from sidecar.proxy.starting import open_admin
 
 __all__ = ["Own"]
 
@@ -34,21 +32,18 @@ class Own:
         wiring: Callable[[], Wiring],
     ) -> None:
         self.policy = policy
-        self._environ = environ
         self._audit = audit
         self._metrics = metrics
-        self._wiring = wiring
-        self._admin: AdminListener | None = None
-        self._left: list[AdminListener] = []
+        self._admin = AdminSide(wiring, environ)
 
     @property
     def admin(self) -> Address | None:
         """Where the admin listener is bound."""
-        return self._admin.address if self._admin else None
+        return self._admin.address
 
     async def open(self) -> None:
         """Open the admin listener. Raises OSError."""
-        self._admin = await open_admin(self.policy.admin, self._wiring(), self._environ)
+        await self._admin.open(self.policy.admin)
 
     async def prepare(self, policy: Policy) -> Prepared:
         """Do all that can fail of a change to this policy. Raises ConfigError, KeyMaterialError and
@@ -57,7 +52,7 @@ class Own:
         async with AsyncExitStack() as opened:
             sink = self._audit.sink_for(policy.logging)
             opened.callback(self._audit.close_unused, sink)
-            take_admin = await self._prepare_admin(policy.admin, opened)
+            take_admin = await self._admin.prepare(policy.admin, opened)
 
             def commit() -> None:
                 before, self.policy = self.policy, policy
@@ -71,39 +66,18 @@ class Own:
 
     async def settle(self) -> None:
         """Close what a change has left behind."""
-        while self._left:
-            await self._left.pop().close()
+        await self._admin.settle()
 
     async def close(self) -> None:
         """Close the admin listener and the audit log."""
-        await self.settle()
-        if self._admin is not None:
-            await self._admin.close()
+        await self._admin.close()
         self._audit.close()
-
-    async def _prepare_admin(
-        self, admin: Admin | None, opened: AsyncExitStack
-    ) -> Callable[[], None]:
-        """What changes over to these settings of the admin listener."""
-        current = self._admin
-        if admin is not None and current is not None and current.asked_for == admin.listen:
-            return partial(current.adopt, current.guard_for(admin))
-        fresh = await open_admin(admin, self._wiring(), self._environ)
-        if fresh is not None:
-            opened.push_async_callback(fresh.close)
-
-        def take() -> None:
-            self._admin = fresh
-            if current is not None:
-                self._left.append(current)
-
-        return take
 
 
 def _follow(before: Policy, policy: Policy) -> None:
-    old, new = before.logging, policy.logging
-    if (old.format, old.level) != (new.format, new.level):
-        logs.configure(new)
+    logs.follow(before.logging, policy.logging)
+    if before.server.workers != policy.server.workers:
+        _log.warning("restart_needed", key="server.workers")
     if before.server.listen != policy.server.listen:
         remedy = "restart: several workers keep the addresses that they were started with"
         _log.warning("restart_needed", key="server.listen", remedy=remedy)

@@ -33,7 +33,7 @@ BOUND = 512 * 1024
 
 def small_send_buffers(running: Running) -> None:
     """Accepted sockets inherit the option: little fits into the kernel, as over a real network."""
-    for place in running.sidecar._listeners._places:
+    for place in running.sidecar._public._listeners._places:
         for sock in place.sockets:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
@@ -288,7 +288,7 @@ async def test_silent_sockets_are_bounded_before_and_after_tls(tmp_path: Path, t
         sidecar(policy_of("ws://127.0.0.1:9", server=server), tmp_path) as running,
         contextlib.AsyncExitStack() as stack,
     ):
-        count = running.sidecar._front.max_waiting + 25
+        count = running.sidecar._public._front.max_waiting + 25
         clients = [await stack.enter_async_context(raw(running.port)) for _ in range(count)]
         ends = [asyncio.create_task(client.rest(60)) for client in clients]
         async with asyncio.timeout(5):

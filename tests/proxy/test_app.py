@@ -14,7 +14,7 @@ from sidecar.config.source import load_policy
 from sidecar.errors import KeyMaterialError
 from sidecar.observe import logs
 from sidecar.policy.compiled import Address
-from sidecar.proxy import app
+from sidecar.proxy import app, public
 from sidecar.proxy.app import Sidecar
 from sidecar.proxy.sockets import files_for
 from tests.support.audits import audit_to, events
@@ -89,7 +89,7 @@ async def test_the_admin_token_guards_the_metrics(tmp_path: Path) -> None:
 async def test_fewer_files_mean_fewer_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "raise_file_limit", lambda wanted: (1, 1))
+    monkeypatch.setattr(public, "raise_file_limit", lambda wanted: (1, 1))
     async with recording() as up:
         with capture_logs() as logs:
             async with sidecar(policy_of(up.url), tmp_path) as s, attached(s):
@@ -109,17 +109,17 @@ async def test_fewer_files_mean_fewer_connections(
 async def test_fewer_files_mean_fewer_sockets_that_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "raise_file_limit", lambda wanted: (wanted, 3))
+    monkeypatch.setattr(public, "raise_file_limit", lambda wanted: (wanted, 3))
     with capture_logs() as logs:
         async with sidecar(policy_of(NOWHERE), tmp_path) as s:
-            assert s.sidecar._front.max_waiting == 3 + 64
+            assert s.sidecar._public._front.max_waiting == 3 + 64
     assert [line["event"] for line in logs] == ["started"]
 
 
 async def test_enough_files_leave_the_policys_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "raise_file_limit", lambda wanted: (wanted, wanted))
+    monkeypatch.setattr(public, "raise_file_limit", lambda wanted: (wanted, wanted))
     with capture_logs() as logs:
         async with sidecar(policy_of(NOWHERE, server={"max_connections": 7}), tmp_path) as s:
             assert s.sidecar.connections.limit == 7
@@ -311,7 +311,7 @@ async def test_what_is_due_is_done_every_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The summary of a flood of refusals is written even when nobody comes any more."""
-    monkeypatch.setattr(app, "_TICK", 0.01)
+    monkeypatch.setattr(app, "_NOTE", 0.01)
     async with sidecar(policy_of(NOWHERE), tmp_path) as s:
         for _ in range(2):
             flushed = asyncio.Event()
@@ -336,7 +336,7 @@ async def test_another_number_of_workers_needs_a_restart_and_the_rest_applies(
 async def test_a_limit_of_connections_that_stays_is_not_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "raise_file_limit", lambda wanted: (5, 5))
+    monkeypatch.setattr(public, "raise_file_limit", lambda wanted: (5, 5))
     async with sidecar(policy_of(NOWHERE), tmp_path) as s:
         with capture_logs() as logs:
             await reload(s, tmp_path, policy_of(NOWHERE))
