@@ -39,7 +39,7 @@ from sidecar.proxy.refusals import (
 from sidecar.proxy.relay import Link
 from sidecar.proxy.rules import Rules
 from sidecar.proxy.upstream import Dialled, dial
-from sidecar.state.base import State, Subject
+from sidecar.state.base import State, is_revoked
 from sidecar.wire.handshake import accept_key, parse_request, switching_protocols
 
 __all__ = ["Admission"]
@@ -266,10 +266,8 @@ class Admission:
             raise _Refused(CLIENT_LEFT) from error
 
     async def _is_revoked(self, identity: Identity | None) -> bool:
-        if identity is None:
-            return False
         now = self._clock.time()
-        return await self._state.revoked(Subject.of(identity, now), now) is not None
+        return await is_revoked(self._state, identity, now, now)
 
     def _refuse(self, front: Front, attempt: Attempt, refused: _Refused) -> HttpRefusal | None:
         """Refuse in the route's way."""

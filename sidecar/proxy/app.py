@@ -87,7 +87,6 @@ class Sidecar:
         self.metrics.set_traffic_source(self.connections.traffic)
         self._live = LocalConnections(self.connections)
         self._state = MemoryState()
-        self._state.subscribe(self._live.end_revoked)
         self._certificates = Certificates(policy)
         self._health = HealthChecks(policy.upstreams, self._certificates.upstreams)
         self._refresher = Refresher(
@@ -138,6 +137,7 @@ class Sidecar:
     async def start(self) -> None:
         """Load the keys, open the listeners. Raises KeyMaterialError and OSError; then `close`."""
         self._public.limit_connections(self._policy.server.max_connections)
+        self._state.subscribe(self._live.end_revoked)
         await self._keys.start()
         await self._health.start()
         if self._worker is None:

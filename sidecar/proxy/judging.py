@@ -14,7 +14,7 @@ from sidecar.policy import decide
 from sidecar.policy.compiled import Policy
 from sidecar.proxy.refusals import close_code
 from sidecar.proxy.relay import Link
-from sidecar.state.base import State, Subject
+from sidecar.state.base import State, is_revoked
 
 __all__ = ["SLICE", "judge", "judge_all"]
 
@@ -71,8 +71,5 @@ def _end(link: Link, refusal: decide.Refusal) -> None:
 
 
 async def _end_revoked(link: Link, state: State, now: float) -> None:
-    identity = link.identity
-    if identity is None or link.closing is not None:
-        return
-    if await state.revoked(Subject.of(identity, link.verified_at), now) is not None:
+    if await is_revoked(state, link.identity, link.verified_at, now) and link.closing is None:
         link.end(Reason.TOKEN_REVOKED)

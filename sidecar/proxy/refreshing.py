@@ -19,7 +19,7 @@ from sidecar.proxy.record import Recorder
 from sidecar.proxy.refusals import public_name
 from sidecar.proxy.relay import Link
 from sidecar.proxy.tasks import spawn
-from sidecar.state.base import State, Subject
+from sidecar.state.base import State, is_revoked
 from sidecar.wire.frames import text_frame
 
 __all__ = ["MAX_BAD", "Refresher"]
@@ -113,7 +113,7 @@ class Refresher:
 
     async def _is_revoked(self, identity: Identity) -> bool:
         now = self._clock.time()
-        return await self._state.revoked(Subject.of(identity, now), now) is not None
+        return await is_revoked(self._state, identity, now, now)
 
     def _refuse(self, link: Link, denial: Denial) -> None:
         self._recorder.refreshed(link, denial)

@@ -25,6 +25,7 @@ __all__ = [
     "State",
     "Subject",
     "Subscriber",
+    "is_revoked",
     "keys_of",
     "merged",
     "moment_after",
@@ -211,6 +212,13 @@ class State(Protocol):
         """
         ...
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is known without asking that no revocation is in force. An engine that would
+        have to ask says no.
+        """
+        ...
+
     async def revoked(self, subject: Subject, now: float) -> Revocation | None:
         """The revocation in force that means a token, if there is one. Asked at each handshake:
         one round trip, and no work in proportion to what is remembered.
@@ -237,3 +245,10 @@ class State(Protocol):
     def subscribe(self, subscriber: Subscriber) -> None:
         """Have a subscriber told of every revocation from now on, wherever it was asked for."""
         ...
+
+
+async def is_revoked(state: State, identity: Identity | None, seen_at: float, now: float) -> bool:
+    """Whether a revocation in force means a token that was first seen at `seen_at`."""
+    if identity is None or state.is_clear:
+        return False
+    return await state.revoked(Subject.of(identity, seen_at), now) is not None

@@ -66,6 +66,11 @@ class MemoryState:
                 closed += await subscriber(revocation)
         return closed
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether no revocation is in force."""
+        return not self._revocations
+
     async def revoked(self, subject: Subject, now: float) -> Revocation | None:
         """The revocation in force that means a token."""
         if not self._revocations:

@@ -81,6 +81,11 @@ class CopiedState:
         await self._telling.settled(told)
         return withdrawn
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether no revocation is in force."""
+        return self._engine.is_clear
+
     async def revoked(self, subject: Subject, now: float) -> Revocation | None:
         """The revocation in force that means a token."""
         return await self._engine.revoked(subject, now)

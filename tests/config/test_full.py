@@ -258,6 +258,7 @@ def test_what_holds_while_the_connection_lives(policy: Policy, chat: Route) -> N
         refresh=Refresh(
             MessagePattern(when, ClaimPath("/data/token", ("data", "token")), 16384),
             Reply({"type": "refreshed", "exp": "{claims.exp}"}),
+            Reply({"type": "no", "reason": "{reason}"}),
         ),
         idle_timeout=90.0,
         heartbeat=Heartbeat(20.0, 5.0),

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from sidecar.errors import StateFull
-from sidecar.state.base import Kind, Once, Outcome, Revocation, State
+from sidecar.model import Identity
+from sidecar.state.base import Kind, Once, Outcome, Revocation, State, is_revoked
 from tests.support.revocations import NOW, revocation, subject
+
+ALICE = Identity("alice", {}, "app", None, None)
 
 MakeState = Callable[..., State]
 
@@ -28,6 +31,18 @@ async def listed(state: State, now: float = NOW) -> list[str]:
 async def test_nothing_is_revoked_at_first(state: State) -> None:
     assert await state.revoked(subject(), NOW) is None
     assert (await listed(state), await state.count(NOW)) == ([], 0)
+
+
+async def test_with_something_in_force_a_state_is_never_clear(state: State) -> None:
+    await revoke(state, revocation())
+    assert not state.is_clear
+    assert await is_revoked(state, ALICE, NOW, NOW)
+    assert not await is_revoked(state, replace(ALICE, user="bob"), NOW, NOW)
+    assert not await is_revoked(state, None, NOW, NOW)
+
+
+async def test_with_nothing_in_force_nobody_is_revoked(state: State) -> None:
+    assert not await is_revoked(state, ALICE, NOW, NOW)
 
 
 @pytest.mark.parametrize(

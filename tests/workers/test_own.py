@@ -139,7 +139,7 @@ async def test_logs_and_figures_follow(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configured: list[Any] = []
-    monkeypatch.setattr(logs, "configure", configured.append)
+    monkeypatch.setattr(logs, "configure", lambda rules, worker: configured.append(rules))
     log = tmp_path / "audit.jsonl"
     async with parent(make()) as it:
         sections = {"logging": {"level": "debug", "audit": {"file": str(log)}}}
