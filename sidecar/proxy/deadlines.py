@@ -22,7 +22,7 @@ from sidecar.wire.frames import text_frame
 
 __all__ = ["SLICE", "TICK", "Deadlines"]
 
-TICK: Final = 0.5
+TICK: Final = 0.25
 """Seconds from one tick to the next: with a slot's and a step's it stays below one second from a
 moment that is due to what is done.
 """

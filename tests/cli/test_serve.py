@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 import structlog
-from structlog.typing import EventDict
 
 from sidecar.cli import serve
-from sidecar.observe import logs
-from sidecar.policy.compiled import Logging, Policy
+from sidecar.config.source import Loaded
+from sidecar.policy.compiled import Policy
 from sidecar.proxy.app import Sidecar
 from sidecar.workers import runtime
 from tests.support.sidecars import ENVIRON, policy_of
@@ -98,9 +97,11 @@ def test_a_hangup_has_the_policy_read_again(
     assert events[-4:] == ["policy_reloaded", "draining", "drained", "stopped"]
 
 
-def test_with_several_workers_a_hangup_is_told_that_it_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_with_several_workers_a_hangup_reaches_their_parent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    taken: list[object] = []
+
     class Parent:
         """Several workers that end once they have been told to take a changed policy."""
 
@@ -110,7 +111,17 @@ def test_with_several_workers_a_hangup_is_told_that_it_changes_nothing(
         async def start(self) -> None:
             os.kill(os.getpid(), signal.SIGHUP)
 
+        async def reload(self, loaded: Loaded) -> None:
+            taken.append(loaded.policy.server.workers)
+
+        def note_reload(self, good: bool) -> None:
+            taken.append(good)
+            os.kill(os.getpid(), signal.SIGTERM)
+
         def drain(self) -> None:
+            pass
+
+        def hurry(self) -> None:
             pass
 
         async def drained(self) -> None:
@@ -119,24 +130,9 @@ def test_with_several_workers_a_hangup_is_told_that_it_changes_nothing(
         async def close(self) -> None:
             pass
 
-    def warn_and_end(_logger: Any, _method: str, event: EventDict) -> EventDict:
-        if event["event"] == "policy_not_reloaded":
-            os.kill(os.getpid(), signal.SIGTERM)
-        return event
-
     monkeypatch.setattr(serve, "Supervisor", Parent)
-    configure = logs.configure
-
-    def configure_and_listen(rules: Logging) -> None:
-        configure(rules)
-        processors = structlog.get_config()["processors"]
-        structlog.configure(processors=[warn_and_end, *processors])
-
-    monkeypatch.setattr(logs, "configure", configure_and_listen)
     assert run(tmp_path, policy_of("ws://127.0.0.1:1", server={"workers": 2})) == 0
-    (warning,) = [line for line in lines(capsys) if line["event"] == "policy_not_reloaded"]
-    assert warning["level"] == "warning"
-    assert warning["remedy"] == "with several workers, restart to take it"
+    assert taken == [2, True]
 
 
 def started(events: list[str]) -> list[str]:
