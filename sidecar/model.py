@@ -127,7 +127,7 @@ class Handshake(NamedTuple):
 class Identity:
     """A verified token: who the client is.
 
-    `user` is the text of the claim that names the user, `expires_at` the token's exp in seconds
+    `user` is the text of the claim that names the user, `expires_at` the token's end in seconds
     since the epoch (None where the policy lets tokens without one pass), `token_id` its jti.
     """
 

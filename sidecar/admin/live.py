@@ -10,7 +10,7 @@ __all__ = ["Connection", "ConnectionFilter", "ConnectionPage", "LiveConnections"
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A live connection. `user`, `provider`, `token_id` and `expires_at` (the token's exp) are None
+    """A live connection. `user`, `provider`, `token_id` and `expires_at` (the token's end) are None
     for an anonymous client. Times are in seconds since the epoch.
     """
 

@@ -263,7 +263,7 @@ def check(
     now: float,
 ) -> float | None:
     """Check what holds for every token of a provider, whatever it is for: header, signature,
-    times, issuer, audience and required claims. Gives exp; raises Refused.
+    times, issuer, audience and required claims. Gives its end; raises Refused.
     """
     _check_header(unverified, provider)
     _check_signature(unverified, provider, keys)
@@ -312,20 +312,20 @@ def _check_signature(
 def _check_times(
     claims: Mapping[str, Any], max_age: float | None, leeway: float, now: float
 ) -> float | None:
-    """Check exp, nbf, iat and the age; give exp."""
-    exp = _check_age(claims, max_age, leeway, now)
+    """Check exp, nbf, iat and the age; give the end."""
+    end = _check_age(claims, max_age, leeway, now)
     nbf, iat = _time(claims, "nbf"), _time(claims, "iat")
     if nbf is not None and nbf > now + leeway:
         raise Refused("nbf is in the future")
     if iat is not None and iat > now + FUTURE_IAT:
         raise Refused("iat is in the future")
-    return exp
+    return end
 
 
 def _check_age(
     claims: Mapping[str, Any], max_age: float | None, leeway: float, now: float
 ) -> float | None:
-    """Check exp and the age; give exp."""
+    """Check exp and the age; give the end by both, None where there is none."""
     exp, iat = _time(claims, "exp"), _time(claims, "iat")
     if exp is not None and exp <= now - leeway:
         raise Refused("exp is over", Reason.TOKEN_EXPIRED)
@@ -334,6 +334,7 @@ def _check_age(
             raise Refused("iat is missing, and max_age needs it")
         if iat <= now - leeway - max_age:
             raise Refused("the token is older than max_age", Reason.TOKEN_EXPIRED)
+        return iat + max_age if exp is None else min(exp, iat + max_age)
     return exp
 
 

@@ -100,7 +100,8 @@ class Event(StrEnum):
 
 
 _REFUSALS: Final = frozenset({Event.LOGOUT_REFUSED, Event.REFRESH_REFUSED})
-"""Written as warnings, and not without bound: a stranger or a client can cause them."""
+_BOUNDED: Final = _REFUSALS | {Event.REFRESHED}
+"""Not written without bound: a stranger or a client can cause them as often as it likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,13 +218,15 @@ class AuditLog:
         """Record what was asked for."""
         now = self._clock()
         self._summarise(now)
-        if action.event not in _REFUSALS:
-            self._emit(now, "info", action.event, self._of_action(action), _MAX_LINE)
-        elif self._is_flooded(now):
-            self._suppress(action.event, now)
-        else:
+        if action.event in _BOUNDED:
+            if self._is_flooded(now):
+                self._suppress(action.event, now)
+                return
             self._written.append(now)
+        if action.event in _REFUSALS:
             self._emit(now, "warning", action.event, self._of_action(action), _MAX_REFUSED_LINE)
+        else:
+            self._emit(now, "info", action.event, self._of_action(action), _MAX_LINE)
 
     def flush(self) -> None:
         """Write the summary of refusals that were not written, when its second is over."""

@@ -13,7 +13,6 @@ from sidecar.policy.credentials import (
     MessageSource,
     SourceKind,
     extract,
-    from_message,
     why_missing,
 )
 from sidecar.policy.headers import build_head
@@ -33,7 +32,6 @@ __all__ = [
     "preflight",
     "rejudge",
     "standing",
-    "with_token",
 ]
 
 
@@ -104,12 +102,6 @@ def preflight(policy: Policy, handshake: Handshake, peer: Peer) -> Preflight | R
     if awaited is not None:
         credential = credential._replace(subprotocols=credential.subprotocols[:1])
     return Preflight(handshake, peer, route, match.captures, credential, awaited)
-
-
-def with_token(admitted: Preflight, token: str) -> Preflight:
-    """The same handshake with the token that its first message brought."""
-    credential = from_message(admitted.credential, token)
-    return admitted._replace(credential=credential, awaits_message=None)
 
 
 def _check_transport(

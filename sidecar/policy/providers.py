@@ -1,7 +1,8 @@
 """Token providers: which tokens are good, and where their keys come from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sidecar.policy.pointers import ClaimPath
 
@@ -97,3 +98,13 @@ class Provider:
     token_types: frozenset[str] = frozenset({"jwt", "at+jwt"})
     allow_weak_secret: bool = False
     private_key: SecretRef | None = None
+
+    def end_of(self, claims: Mapping[str, Any]) -> float | None:
+        """When a verified token with these claims ends: its exp, or the end of `max_age` where that
+        comes before. In seconds since the epoch; None where it never does.
+        """
+        exp, iat = claims.get("exp"), claims.get("iat")
+        ends = [] if exp is None else [float(exp)]
+        if self.max_age is not None and iat is not None:
+            ends.append(iat + self.max_age)
+        return min(ends, default=None)

@@ -19,7 +19,7 @@ class Expiry(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Warn:
-    """The message that a client gets `before` seconds ahead of its connection's end by expiry."""
+    """The message that a client gets `before` seconds ahead of its token's exp."""
 
     before: float
     message: Reply
@@ -49,8 +49,8 @@ class Session:
     """A route's rule for live connections; None is off.
 
     `idle_timeout` counts from the client's last frame that is no pong, `max_lifetime` from the
-    connection's beginning. A `revocable` connection ends when its user, token or session is
-    revoked.
+    connection's beginning. A live connection that is `revocable` ends when its user, token or
+    session is revoked; new ones are refused whatever it says.
     """
 
     expiry: Expiry = Expiry.CLOSE

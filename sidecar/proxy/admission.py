@@ -15,7 +15,7 @@ import structlog
 from sidecar.clock import Clock
 from sidecar.errors import HandshakeError, KeysUnavailable, UpstreamError
 from sidecar.model import Denial, Handshake, Identity, Permit, Reason
-from sidecar.policy import decide
+from sidecar.policy import awaiting, decide
 from sidecar.policy.compiled import Policy
 from sidecar.policy.credentials import MessageSource, SourceKind, extract
 from sidecar.policy.decide import Preflight
@@ -134,8 +134,15 @@ class Admission:
         rules = self.rules
         admitted = self._preflight(rules.policy, _read(head), attempt)
         if admitted.awaits_message is None:
-            await self._let_in(front, attempt, rules, admitted, _switch)
-        else:
+            try:
+                await self._let_in(front, attempt, rules, admitted, _switch)
+                return
+            except _Refused as refused:
+                without = awaiting.without_cookie(admitted, refused.denial)
+                if without is None:
+                    raise
+                attempt.identity, admitted = None, without
+        if admitted.awaits_message is not None:
             self._await_message(front, attempt, rules, admitted, admitted.awaits_message)
 
     def _await_message(
@@ -154,16 +161,28 @@ class Admission:
             raise _Refused(CLIENT_LEFT) from error
 
     async def _admit_waiting(self, waiting: Waiting, token: str) -> None:
-        """Decide a client that was accepted, with the token of its first message."""
-        admitted = decide.with_token(waiting.admitted, token)
+        """Decide a client that was accepted, with the token of its first message, by the rules that
+        are in force when that is there.
+        """
         greet = partial(self._first_messages.greeting, waiting)
         try:
+            if waiting.rules is not self.rules:
+                self._begin_again(waiting)
+            admitted = awaiting.with_token(waiting.admitted, token)
             await self._let_in(waiting, waiting.attempt, waiting.rules, admitted, greet)
         except _Refused as refused:
             self._first_messages.refuse(waiting, refused.denial)
         except Exception as error:
             _log.error("internal_error", request_id=waiting.attempt.identifier, exc_info=error)
             self._first_messages.refuse(waiting, Denial(Reason.INTERNAL_ERROR))
+
+    def _begin_again(self, waiting: Waiting) -> None:
+        again = awaiting.preflight_again(self.rules.policy, waiting.admitted)
+        waiting.attempt.route = again.route
+        if isinstance(again, decide.Refusal):
+            raise _Refused(again.denial)
+        waiting.rules, waiting.admitted = self.rules, again
+        waiting.source = again.awaits_message or waiting.source
 
     async def _let_in(
         self,
@@ -209,7 +228,7 @@ class Admission:
             if isinstance(identity, Denial):
                 raise _Refused(identity)
             attempt.identity = identity
-            if admitted.route.session.revocable and await self._is_revoked(identity):
+            if await self._is_revoked(identity):
                 raise _Refused(Denial(Reason.TOKEN_REVOKED, "a revocation means this token"))
         try:
             permit = decide.authorize(

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 import structlog
@@ -36,8 +37,8 @@ from sidecar.proxy.record import Attempt, Recorder
 from sidecar.proxy.refreshing import Refresher
 from sidecar.proxy.relay import Link
 from sidecar.proxy.rules import Rules
-from sidecar.proxy.starting import log_start
-from sidecar.proxy.tasks import repeat, spawn
+from sidecar.proxy.starting import RESTART, log_start
+from sidecar.proxy.tasks import once, repeat, spawn
 from sidecar.state.memory import MemoryState
 
 __all__ = ["Sidecar"]
@@ -95,7 +96,7 @@ class Sidecar:
             self._state,
             self._recorder,
             self._clock,
-            self._deadlines.reschedule,
+            self.connections.reschedule,
         )
         self._admission = Admission(
             self._rules(policy),
@@ -256,23 +257,28 @@ class Sidecar:
         logs.follow(before.logging, policy.logging, worker=self._worker)
         self._health.adopt(policy.upstreams, self._certificates.upstreams)
         if self._worker is None and policy.server.workers != before.server.workers:
-            _log.warning("restart_needed", key="server.workers")
+            _log.warning("restart_needed", key="server.workers", remedy=RESTART)
         self._deadlines.follow(policy.tokens.leeway)
         self._admission.rules = self._rules(policy)
         spawn(self._settle(list(self.connections)), self._settlings)
 
     async def _settle(self, live: Sequence[Link]) -> None:
-        """Finish a change of the policy: what it takes time to begin, to judge, or to end."""
+        """Finish a change of the policy: what it takes time to judge, to begin, or to end. Where
+        one of them fails the others are done all the same.
+        """
         async with self._settling:
-            await self._public.settle()
-            await judge_all(live, self._judge, self._state, self._clock)
-            await self._health.settle()
-            await self._keys.settle()
-            await self._admin.settle()
+            for work in (
+                partial(judge_all, live, self._judge, self._state, self._clock),
+                self._public.settle,
+                self._health.settle,
+                self._keys.settle,
+                self._admin.settle,
+            ):
+                await once(work)
 
     def _judge(self, link: Link) -> None:
         if judge(link, self._policy, self._clock.time()):
-            self._deadlines.reschedule(link)
+            self.connections.reschedule(link)
 
     def _rules(self, policy: Policy) -> Rules:
         return Rules(policy, Authenticator(policy.tokens, self._keys), self._certificates.upstreams)

@@ -154,10 +154,11 @@ class Deadlines:
             link.ping = None
         left = None
         if link.expires_at is not None:
-            left = link.expires_at + self._leeway - self._clock.time()
+            left = link.expires_at - self._clock.time()
         signs = Signs(
             opened=link.opened,
             left=left,
+            leeway=self._leeway,
             warned=link.warned_of == link.expires_at,
             active=max(link.opened, client.meter.active_at, client.released_at),
             read=read,

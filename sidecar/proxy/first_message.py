@@ -48,7 +48,7 @@ _MAX_UNSENT: Final = 4096
 class Waiting(asyncio.Protocol):
     """One accepted socket without a decision.
 
-    `rules` are those that its handshake was judged by, and will be to its end. `since` is the
+    `rules` are those that its handshake was judged by. `since` is the
     loop's time of its 101.
     """
 
@@ -58,7 +58,7 @@ class Waiting(asyncio.Protocol):
         "_reader",
         "admitted",
         "attempt",
-        "client",
+        "counted",
         "rules",
         "since",
         "source",
@@ -81,7 +81,7 @@ class Waiting(asyncio.Protocol):
         self.rules = rules
         self.admitted = admitted
         self.source = source
-        self.client = counted_as(attempt.address)
+        self.counted = _counted(admitted.route.name, counted_as(attempt.address))
         self.since = asyncio.get_running_loop().time()
         self.task: asyncio.Task[None] | None = None
         controls = control_bucket(admitted.route.limits)
@@ -186,9 +186,9 @@ class FirstMessages:
             return "half of all connections are without a token"
         route, client = admitted.route.name, counted_as(attempt.address)
         if self._counts[route, None] >= source.max_waiting.total:
-            return "max_waiting.total wait on this route"
+            return f"{source.max_waiting.total} wait on this route already (max_waiting.total)"
         if client is not None and self._counts[route, client] >= source.max_waiting.per_ip:
-            return "max_waiting.per_ip wait on this route"
+            return f"{source.max_waiting.per_ip} wait on this route already (max_waiting.per_ip)"
         return None
 
     def accept(
@@ -215,7 +215,7 @@ class FirstMessages:
         attempt.keeps_place = True
         (waiting,) = accepted
         self._waiting.add(waiting)
-        self._counts.update(_counted(waiting))
+        self._counts.update(waiting.counted)
         self._timeouts.add(waiting, source.timeout)
         if early:
             waiting.data_received(early)
@@ -277,8 +277,8 @@ class FirstMessages:
     def forget(self, waiting: Waiting) -> None:
         """It waits no more."""
         self._waiting.remove(waiting)
-        self._counts.subtract(_counted(waiting))
-        for key in _counted(waiting):
+        self._counts.subtract(waiting.counted)
+        for key in waiting.counted:
             if not self._counts[key]:
                 del self._counts[key]
 
@@ -301,6 +301,7 @@ class FirstMessages:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _late(self, waiting: Waiting) -> None:
+        waiting.attempt.waited = self._loop.time() - waiting.since
         self.refuse(waiting, Denial(Reason.AUTH_TIMEOUT, "no message in time"))
 
     def _stop(self, waiting: Waiting) -> None:
@@ -315,8 +316,7 @@ class FirstMessages:
         return text_frame(message.render(facts))
 
 
-def _counted(waiting: Waiting) -> list[tuple[str, str | None]]:
+def _counted(route: str, client: str | None) -> list[tuple[str, str | None]]:
     """As whom it is counted: as one of its route, and as one of its client there."""
-    route = waiting.admitted.route.name
-    own = [] if waiting.client is None else [(route, waiting.client)]
+    own = [] if client is None else [(route, client)]
     return [(route, None), *own]

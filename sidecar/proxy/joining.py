@@ -13,7 +13,7 @@ from sidecar.proxy.pipe import Pipe
 from sidecar.proxy.record import Attempt, Recorder
 from sidecar.proxy.relay import Link
 from sidecar.proxy.scanners import Scanners
-from sidecar.proxy.sockets import keep_alive
+from sidecar.proxy.sockets import probe
 from sidecar.proxy.upstream import Dialled
 
 __all__ = ["Client", "Joiner"]
@@ -92,7 +92,7 @@ class Joiner:
             held=self._connections.held,
         )
         if link.session.heartbeat is not None:
-            keep_alive(dialled.transport, link.session.heartbeat)
+            probe(dialled.transport, link.session.heartbeat)
         self._connections.add(link)
         self._recorder.allowed(attempt, permit)
         upstream.begin(bytes(dialled.early))

@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Final
 
 import structlog
 
 from sidecar.auth.verify import recheck
 from sidecar.clock import Clock
-from sidecar.model import Reason
+from sidecar.model import Denial, Identity, Reason
 from sidecar.policy import decide
 from sidecar.policy.compiled import Policy
+from sidecar.policy.providers import Provider
 from sidecar.proxy.refusals import close_code
 from sidecar.proxy.relay import Link
 from sidecar.state.base import State, is_revoked
@@ -29,12 +29,17 @@ _log = structlog.get_logger()
 def judge(link: Link, policy: Policy, now: float) -> bool:
     """Let a live connection go on by the rules that this policy has for it, or end it. `now` is in
     seconds since the epoch. It ends too where it cannot be judged. Whether it goes on with another
-    session, so that other things are due for it.
+    session or another end of its token, so that other things are due for it.
     """
     if link.closing is not None:
         return False
+    before = link.session, link.expires_at
+
+    def again(identity: Identity, provider: Provider) -> Denial | None:
+        link.expires_at = provider.end_of(identity.claims)
+        return recheck(identity, provider, leeway=policy.tokens.leeway, now=now)
+
     try:
-        again = partial(recheck, leeway=policy.tokens.leeway, now=now)
         outcome = decide.rejudge(policy, link.standing, link.identity, recheck=again)
     except Exception as error:
         _log.error("internal_error", request_id=link.identifier, exc_info=error)
@@ -43,9 +48,8 @@ def judge(link: Link, policy: Policy, now: float) -> bool:
     if isinstance(outcome, decide.Refusal):
         _end(link, outcome)
         return False
-    before = link.session
     link.adopt(outcome)
-    return link.session != before
+    return (link.session, link.expires_at) != before
 
 
 async def judge_all(

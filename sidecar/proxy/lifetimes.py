@@ -15,9 +15,9 @@ __all__ = ["Signs", "Step", "next_step"]
 class Signs(NamedTuple):
     """What is known of a connection at a moment. All moments are of the steady time, in seconds.
 
-    It was `opened` then, and its token (with the leeway) is good for `left` more seconds, below 0
-    for one that is over, None for one without an end; `warned` says that its client was told of
-    that end. The client was `active` last when a frame came that is no pong, `read` when any byte
+    It was `opened` then. Its token's exp is `left` seconds away, below 0 for one that is over, None
+    for one without an end, and `leeway` more are granted; `warned` says that its client was told of
+    that exp. The client was `active` last when a frame came that is no pong, `read` when any byte
     did, both counted from when its pipe was last read again after a stall. It was `pinged` then,
     where no byte has come since, else None. `stalled` is a client that is not read at the moment
     for a cause that is not its own.
@@ -25,6 +25,7 @@ class Signs(NamedTuple):
 
     opened: float
     left: float | None
+    leeway: float
     warned: bool
     active: float
     read: float
@@ -70,7 +71,7 @@ def _ends(session: Session, signs: Signs, now: float) -> Iterator[tuple[float, R
     if session.max_lifetime is not None:
         yield signs.opened + session.max_lifetime, Reason.SESSION_LIFETIME
     if session.expiry is Expiry.CLOSE and signs.left is not None:
-        yield now + signs.left, Reason.TOKEN_EXPIRED
+        yield now + signs.left + signs.leeway, Reason.TOKEN_EXPIRED
     if session.idle_timeout is not None:
         since = now if signs.stalled else signs.active
         yield since + session.idle_timeout, Reason.IDLE_TIMEOUT

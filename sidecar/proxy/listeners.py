@@ -204,12 +204,18 @@ class Listeners:
         gone, self._gone = self._gone, []
         for place in gone:
             await place.stop()
-        for place in unserved:
-            await place.serve(self._front, self._acceptor)
+        for number, place in enumerate(unserved):
+            try:
+                await place.serve(self._front, self._acceptor)
+            except OSError:
+                self._unserved += unserved[number:]  # with the next change they are tried again
+                raise
 
     async def close(self) -> None:
         """Stop listening; accepted sockets stay."""
-        for place in (*self._places, *self._gone):
+        places, self._places = (*self._places, *self._gone), []
+        self._gone = []
+        for place in places:
             await place.stop()
         if self._acceptor is not None:
             await self._acceptor.close()

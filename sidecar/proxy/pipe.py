@@ -185,7 +185,9 @@ class Pipe(asyncio.Protocol):
 
     @property
     def stalled(self) -> bool:
-        """Whether that is for another cause than its own failure to take what it is sent."""
+        """Whether it is not read at the moment for another cause than that it does not take what it
+        is sent.
+        """
         return bool(self._holds & ~UNREAD)
 
     @property
@@ -247,7 +249,7 @@ class Pipe(asyncio.Protocol):
             scanner = source.scanner = Inserting(scanner, fragmented=meter.fragmented)
         scanner.insertion.put(frame)
         source.data_received(b"")
-        if self.transport.get_write_buffer_size() > MAX_UNREAD:
+        if self.transport.get_write_buffer_size() + scanner.insertion.size > MAX_UNREAD:
             self.hold(UNREAD)
 
     def tap(self, pattern: Pattern | None, own_pong: bytes | None) -> None:
@@ -255,18 +257,17 @@ class Pipe(asyncio.Protocol):
         pings of the sidecar's own, which begin so. None: neither.
         """
         scanner = self.scanner
-        if isinstance(scanner, TappedScanner):
-            if held := scanner.release():
-                self.peer.transport.write(held)
-        elif scanner is not self.meter:
-            return  # it is ending
         wanted = pattern is not None or own_pong is not None
-        self.scanner = TappedScanner(self.meter, pattern, own_pong) if wanted else self.meter
+        if isinstance(scanner, TappedScanner):
+            scanner.change(pattern, own_pong)
+        elif wanted and scanner is self.meter:  # else it is ending
+            self.scanner = TappedScanner(self.meter, pattern, own_pong)
 
     def inserted(self) -> None:
         """What was injected has gone out: scan as before."""
         if isinstance(self.scanner, Inserting):
             self.scanner = self.scanner.inner
+            self.peer.release(UNREAD)
 
     def finish_frame(self) -> Tail:
         """From here on forward only what is left of the frame under way."""

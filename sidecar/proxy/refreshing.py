@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+import structlog
+
 from sidecar.auth.authenticator import Authenticator
 from sidecar.auth.verify import recheck
 from sidecar.clock import Clock
@@ -20,12 +22,20 @@ from sidecar.proxy.refusals import public_name
 from sidecar.proxy.relay import Link
 from sidecar.proxy.tasks import spawn
 from sidecar.state.base import State, is_revoked
+from sidecar.wire.buckets import Bucket
 from sidecar.wire.frames import text_frame
 
 __all__ = ["MAX_BAD", "Refresher"]
 
 MAX_BAD: Final = 3
 """Tokens that are no good, one after the other, with which a connection ends."""
+
+_RATE: Final = (1.0, 1.0, 10.0)
+"""Tokens of one connection: one each second, and ten at once. Whoever brings more wants to make
+work.
+"""
+
+_log = structlog.get_logger()
 
 _NOT_ITS_FAULT: Final = frozenset({Reason.STATE_UNAVAILABLE})
 
@@ -70,10 +80,23 @@ class Refresher:
     async def _take_all(self, link: Link, tokens: Sequence[object]) -> None:
         try:
             for token in tokens:
-                if link.closing is None:
-                    await self._take(link, token)
+                await asyncio.sleep(0)  # the others' turn: what one read holds may be a thousand
+                if link.closing is not None:
+                    return
+                if self._is_flood(link):
+                    link.end(Reason.MESSAGE_RATE, detail="tokens")
+                    return
+                await self._take(link, token)
+        except Exception as error:
+            _log.error("internal_error", connection_id=link.identifier, exc_info=error)
+            link.end(Reason.INTERNAL_ERROR)
         finally:
             link.client.release(JUDGED)
+
+    def _is_flood(self, link: Link) -> bool:
+        if link.refreshes is None:
+            link.refreshes = Bucket(*_RATE)
+        return link.refreshes.take(1.0, self._clock.monotonic()) > 0.0
 
     async def _take(self, link: Link, token: object) -> None:
         outcome = await self._judge(link, token)
@@ -99,15 +122,16 @@ class Refresher:
             return Denial(Reason.TOKEN_INVALID, detail)
         if before is None:
             return Denial(Reason.TOKEN_INVALID, "the connection is anonymous")
-        policy, now = self._policy(), self._clock.time()
+        now = self._clock.time()
         identity = await self._authenticator().authenticate(token, (before.provider,), now)
         if isinstance(identity, Denial):
             return identity
         if identity.user != before.user:
             return Denial(Reason.TOKEN_INVALID, "the token is another user's")
-        if link.session.revocable and await self._is_revoked(identity):
+        if await self._is_revoked(identity):
             return Denial(Reason.TOKEN_REVOKED, "a revocation means this token")
-        check = partial(recheck, leeway=policy.tokens.leeway, now=now)
+        policy = self._policy()  # not before the awaits: it may be another one by now
+        check = partial(recheck, leeway=policy.tokens.leeway, now=self._clock.time())
         route = decide.rejudge(policy, standing, identity, recheck=check)
         return route.denial if isinstance(route, decide.Refusal) else identity
 

@@ -29,9 +29,10 @@ from sidecar.proxy.heartbeat import Ping
 from sidecar.proxy.pipe import PEER_FULL, Inserting, Pipe
 from sidecar.proxy.refusals import close_code
 from sidecar.proxy.scanners import Scanners
-from sidecar.proxy.sockets import half_close
+from sidecar.proxy.sockets import half_close, probe
 from sidecar.proxy.tail import Tail
 from sidecar.wire import scanner as scan
+from sidecar.wire.buckets import Bucket
 from sidecar.wire.frames import close_frame
 from sidecar.wire.tap import TappedScanner
 
@@ -78,7 +79,8 @@ class Link:
     `warned_of` its client has been told; the payload of its pings is `ping_id`, and `ping` one
     without an answer. `scanners` are those of both pipes, and `held` all pipes that do not read at
     the moment. `codes` overrides close codes by reason. `on_tokens` is given what the client's
-    messages of the refresh rule brought, `on_end` is called once, when both transports are gone.
+    messages of the refresh rule brought, whose rate is `refreshes`; `on_end` is called once, when
+    both transports are gone.
     """
 
     __slots__ = (
@@ -99,6 +101,7 @@ class Link:
         "opened_at",
         "ping",
         "ping_id",
+        "refreshes",
         "route",
         "scanners",
         "server",
@@ -135,6 +138,7 @@ class Link:
         self.scanners = scanners
         self.standing = standing
         self.bad_tokens = 0
+        self.refreshes: Bucket | None = None
         self.session = session
         self.expires_at = permit.identity.expires_at if permit.identity else None
         self.identity = permit.identity
@@ -178,6 +182,8 @@ class Link:
         self._codes = route.refuse.codes
         if _looked_for(before) != _looked_for(route.session):
             self.tap()
+        if before.heartbeat != route.session.heartbeat:
+            probe(self.upstream.transport, route.session.heartbeat)
         if route.limits != self.scanners.limits and self.scanners.adopt(route.limits):
             self.client.retry()
 

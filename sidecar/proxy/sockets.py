@@ -3,18 +3,27 @@
 import asyncio
 import contextlib
 import fcntl
+import functools
 import resource
 import select
 import socket
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Final
 
 from sidecar.policy.session import Heartbeat
 
-__all__ = ["files_for", "half_close", "has_hung_up", "keep_alive", "raise_file_limit", "unsent"]
+__all__ = [
+    "files_for",
+    "half_close",
+    "has_hung_up",
+    "keep_alive",
+    "probe",
+    "raise_file_limit",
+    "unsent",
+]
 
 _PROBES: Final = 3
 _MOST_SECONDS: Final = 32767
@@ -26,17 +35,27 @@ admin listener's, key fetches, logs, the loop's own.
 """
 
 
-def keep_alive(transport: asyncio.BaseTransport, heartbeat: Heartbeat | None = None) -> None:
-    """Let the kernel notice a peer that is gone; with a heartbeat, about as soon as that would.
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel notice a peer that is gone."""
+    _set(transport, socket.SOL_SOCKET, [(socket.SO_KEEPALIVE, 1)])
+
+
+def probe(transport: asyncio.BaseTransport, heartbeat: Heartbeat | None) -> None:
+    """Let the kernel notice that about as soon as a heartbeat would; without one (any more), as it
+    does by itself.
 
     A peer whose kernel takes nothing more for so long, since it reads nothing, is gone too then.
     """
+    options = list(_probing(heartbeat)) if heartbeat else _as_usual()
+    _set(transport, socket.IPPROTO_TCP, options)
+
+
+def _set(transport: asyncio.BaseTransport, level: int, options: Sequence[tuple[int, int]]) -> None:
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _probing(heartbeat) if heartbeat else ():
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            for option, value in options:
+                sock.setsockopt(level, option, value)
 
 
 def _probing(heartbeat: Heartbeat) -> Iterator[tuple[int, int]]:
@@ -52,6 +71,15 @@ def _probing(heartbeat: Heartbeat) -> Iterator[tuple[int, int]]:
         option = getattr(socket, name, None)
         if option is not None:
             yield option, value
+
+
+@functools.cache
+def _as_usual() -> Sequence[tuple[int, int]]:
+    """The same options as the system sets them for a new socket."""
+    names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+    options = [getattr(socket, name) for name in names if hasattr(socket, name)]
+    with socket.socket() as fresh:
+        return [(option, fresh.getsockopt(socket.IPPROTO_TCP, option)) for option in options]
 
 
 def half_close(transport: asyncio.WriteTransport) -> None:

@@ -1,6 +1,7 @@
 """What a start has in common, of one process and of several under a parent."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import structlog
 
@@ -11,7 +12,10 @@ from sidecar.policy.compiled import Address, Admin
 from sidecar.proxy.listeners import ADMIN, naming
 from sidecar.wire import implementation
 
-__all__ = ["log_start", "open_admin"]
+__all__ = ["RESTART", "log_start", "open_admin"]
+
+RESTART: Final = "restart to take it; everything else of the policy is in force"
+"""What to do about a key that cannot change while the program runs."""
 
 _log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-__all__ = ["first_of", "repeat", "spawn"]
+__all__ = ["first_of", "once", "repeat", "spawn"]
 
 T = TypeVar("T")
 
@@ -34,8 +34,13 @@ async def repeat(work: Callable[[], Awaitable[None]], seconds: float) -> None:
     again.
     """
     while True:
-        try:
-            await work()
-        except Exception as error:
-            _log.error("internal_error", exc_info=error)
+        await once(work)
         await asyncio.sleep(seconds)
+
+
+async def once(work: Callable[[], Awaitable[None]]) -> None:
+    """Do something; where it fails the log says so."""
+    try:
+        await work()
+    except Exception as error:
+        _log.error("internal_error", exc_info=error)

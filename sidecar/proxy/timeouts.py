@@ -4,9 +4,13 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+import structlog
+
 __all__ = ["Timeouts"]
 
 T = TypeVar("T", bound=Hashable)
+
+_log = structlog.get_logger()
 
 
 class Timeouts(Generic[T]):
@@ -54,7 +58,10 @@ class Timeouts(Generic[T]):
         if self._queues:
             self._set(min(next(iter(queue.values())) for queue in self._queues.values()))
         for thing in over:
-            self._late(thing)
+            try:
+                self._late(thing)
+            except Exception as error:  # the others are late all the same
+                _log.error("internal_error", exc_info=error)
 
 
 def _due(queue: dict[T, float], now: float) -> list[T]:

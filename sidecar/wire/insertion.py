@@ -36,6 +36,11 @@ class Insertion:
         """Whether there is something left to put in."""
         return bool(self._controls or self._messages)
 
+    @property
+    def size(self) -> int:
+        """Bytes of what is left."""
+        return sum(map(len, self._controls)) + sum(map(len, self._messages))
+
     def pass_on(self, data: bytes) -> bytes:
         """The data with what could be put in. Once nothing `waits` it is not looked at any more."""
         pieces: list[bytes] = []

@@ -18,7 +18,7 @@ cdef class TappedScanner:
     cdef int _pong_size
     cdef bytes _own_pong, _needle, _escape, _ready, _key
     cdef bint _last
-    cdef list _taken
+    cdef list _taken, _next
     cdef bytearray _raw, _text, _control
 
     @cython.locals(
@@ -30,7 +30,9 @@ cdef class TappedScanner:
 
     cpdef list take(self)
 
-    cpdef bytes release(self)
+    cpdef object change(self, object pattern, object own_pong)
+
+    cdef object _look_for(self, object pattern)
 
     cdef bytes _given(self)
 

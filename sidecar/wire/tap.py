@@ -94,7 +94,7 @@ class TappedScanner:
     __slots__ = (
         *("verdict", "remaining", "_inner", "_pattern", "_max_size", "_own_pong", "_pong_size"),
         *("_needle", "_escape", "_taken", "_ready"),
-        *("_raw", "_text", "_key", "_last", "_control"),
+        *("_raw", "_text", "_key", "_last", "_control", "_next"),
     )
 
     verdict: int
@@ -113,6 +113,7 @@ class TappedScanner:
     _key: bytes  # the mask of what comes next of it
     _last: bool  # its last frame has begun
     _control: bytearray  # an incomplete control frame that is held
+    _next: list[Pattern | None] | None  # what is looked for once nothing is held
 
     def __init__(
         self, inner: FrameScanner, pattern: Pattern | None, own_pong: bytes | None
@@ -120,13 +121,6 @@ class TappedScanner:
         self._inner = inner
         self.verdict = inner.verdict
         self.remaining = inner.remaining
-        self._pattern = pattern
-        self._max_size = -1 if pattern is None else pattern.max_size
-        needles = () if pattern is None else pattern.needles
-        self._needle = needles[0][:_NEEDLE] if needles else b""
-        self._escape = b"" if pattern is None else pattern.escape
-        self._own_pong = own_pong or b""
-        self._pong_size = _NEVER if own_pong is None else len(own_pong)
         self._taken = []
         self._ready = b""
         self._raw = bytearray()
@@ -134,6 +128,7 @@ class TappedScanner:
         self._key = b""
         self._last = False
         self._control = bytearray()
+        self.change(pattern, own_pong)
 
     def feed(self, data: bytes, now: float) -> bytes:
         """As FrameScanner's: what may be forwarded now, `data` itself when all of it may."""
@@ -187,12 +182,24 @@ class TappedScanner:
         self._taken = []
         return taken
 
-    def release(self) -> bytes:
-        """Give back what is held, to be forwarded now: from here on the inner scanner goes on."""
-        held = bytes(self._raw + self._control)
-        self._raw, self._text, self._control = bytearray(), bytearray(), bytearray()
-        self.remaining = self._inner.remaining
-        return held
+    def change(self, pattern: Pattern | None, own_pong: bytes | None) -> None:
+        """Take these out from now on. A message that is held still is of the pattern before or not:
+        a rule that goes must not let half a token out.
+        """
+        self._own_pong = own_pong or b""
+        self._pong_size = _NEVER if own_pong is None else len(own_pong)
+        if self._raw:
+            self._next = [pattern]
+        else:
+            self._look_for(pattern)
+
+    def _look_for(self, pattern: Pattern | None) -> None:
+        needles = () if pattern is None else pattern.needles
+        self._pattern = pattern
+        self._max_size = -1 if pattern is None else pattern.max_size
+        self._needle = needles[0][:_NEEDLE] if needles else b""
+        self._escape = b"" if pattern is None else pattern.escape
+        self._next = None
 
     def _given(self) -> bytes:
         ready = self._ready
@@ -279,6 +286,8 @@ class TappedScanner:
     def _flush(self) -> bytes:
         raw = bytes(self._raw)
         self._raw, self._text = bytearray(), bytearray()
+        if self._next is not None:
+            self._look_for(self._next[0])
         return raw
 
     def _could(self, data: bytes, body: int, after: int) -> bool:

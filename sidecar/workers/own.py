@@ -12,6 +12,7 @@ from sidecar.observe.metrics import Metrics
 from sidecar.policy.compiled import Address, Policy
 from sidecar.proxy.admin_side import AdminSide
 from sidecar.proxy.prepared import Prepared
+from sidecar.proxy.starting import RESTART
 
 __all__ = ["Own"]
 
@@ -77,7 +78,7 @@ class Own:
 def _follow(before: Policy, policy: Policy) -> None:
     logs.follow(before.logging, policy.logging)
     if before.server.workers != policy.server.workers:
-        _log.warning("restart_needed", key="server.workers")
+        _log.warning("restart_needed", key="server.workers", remedy=RESTART)
     if before.server.listen != policy.server.listen:
         remedy = "restart: several workers keep the addresses that they were started with"
         _log.warning("restart_needed", key="server.listen", remedy=remedy)

@@ -119,7 +119,7 @@ class Supervisor:
         in force.
         """
         async with self._changing:
-            workers = [worker for worker in self._serving() if not worker.leaving]
+            workers = self._serving()
             own = await self._own.prepare(loaded.policy)
             try:
                 await prepare_all(workers, self._orders(loaded.documents), self._telling)

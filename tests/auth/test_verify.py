@@ -322,6 +322,18 @@ def test_a_token_older_than_max_age_is_expired(mint: "Mint", provider: "MakeProv
     invalid(claims_outcome(mint, daily), "iat is missing, and max_age needs it")
 
 
+def test_a_token_ends_by_exp_or_by_its_age(mint: "Mint", provider: "MakeProvider") -> None:
+    aging, ageless = provider(max_age=3600.0), provider()
+    for maker in (aging, ageless):
+        found = identity(claims_outcome(mint, maker, iat=NOW, exp=NOW + 600))
+        assert found.expires_at == maker.end_of(found.claims) == NOW + 600
+    found = identity(claims_outcome(mint, aging, iat=NOW, exp=NOW + 7200))
+    assert found.expires_at == aging.end_of(found.claims) == NOW + 3600
+    endless = provider(max_age=60.0, require=("sub",))
+    assert endless.end_of({"sub": "alice", "iat": NOW}) == NOW + 60
+    assert endless.end_of({"sub": "alice"}) is None
+
+
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
 @pytest.mark.parametrize("value", ["9999999999", "9_999_999_999", True, False, None, [1], {}])
 def test_times_are_numbers(mint: "Mint", provider: "MakeProvider", name: str, value: Any) -> None:

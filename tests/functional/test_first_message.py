@@ -8,17 +8,28 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from sidecar.proxy.front import MAX_EARLY
+from tests.support.audits import audit_to
 from tests.support.certificates import authority
 from tests.support.clients import head, raw
-from tests.support.first_messages import WELCOME, accepted, asking, auth, decisions, refusal
+from tests.support.first_messages import (
+    MESSAGE,
+    WELCOME,
+    accepted,
+    asking,
+    auth,
+    decisions,
+    refusal,
+)
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT, close, frame
 from tests.support.pairs import connected
-from tests.support.sidecars import Running, sidecar
+from tests.support.reloads import reload
+from tests.support.sidecars import Running, policy_of, sidecar
 from tests.support.tokens import token
 from tests.support.upstreams import fields, recording, switching, websocket_server
 
@@ -561,3 +572,64 @@ async def test_a_tls_client_that_does_not_hang_up_is_cut(
         await client.send(sent)
         await s.until_idle()
         client.transport.abort()
+
+
+async def test_a_stale_cookie_gives_way_to_the_first_message(tmp_path: Path) -> None:
+    sources = [{"cookie": "session"}, {"message": dict(MESSAGE)}]
+    route = {"authenticate": {"sources": sources}}
+    lines = ["Origin: http://127.0.0.1", "Cookie: session=" + token("mallory", ttl=-3600)]
+    async with recording() as up:
+        policy = policy_of(up.url, route=route, logging=audit_to(tmp_path / "audit.jsonl"))
+        async with sidecar(policy, tmp_path) as s, accepted(s, *lines) as client:
+            await client.send(frame(TEXT, auth()))
+            assert await client.exactly(len(WELCOME)) == WELCOME
+            assert b"mallory" not in up.heads[0]
+    (decision,) = decisions(tmp_path)
+    assert (decision["decision"], decision["user"]) == ("allowed", "alice")
+
+
+async def test_a_cookie_that_is_good_needs_no_message(tmp_path: Path) -> None:
+    sources = [{"cookie": "session"}, {"message": dict(MESSAGE)}]
+    lines = ["Origin: http://127.0.0.1", "Cookie: session=" + token()]
+    async with recording() as up:
+        policy = policy_of(up.url, route={"authenticate": {"sources": sources}})
+        async with sidecar(policy, tmp_path) as s, accepted(s, *lines):
+            await up.until(lambda it: len(it.heads) == 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "end"),
+    [
+        ({"authorize": [{"claim": "role", "equals": "x"}]}, (4403, "claims_denied")),
+        ({"match": {"path": "/elsewhere"}}, (4404, "no_route")),
+        ({"authenticate": {"sources": ["header"]}}, (4401, "token_missing")),
+        ({"authenticate": {"sources": ["header"], "anonymous": True}}, (4404, "no_route")),
+    ],
+)
+async def test_a_policy_that_came_meanwhile_decides_before_anything_is_dialled(
+    tmp_path: Path, change: dict[str, Any], end: tuple[int, str]
+) -> None:
+    async with (
+        recording() as up,
+        sidecar(asking(tmp_path, up.url), tmp_path) as s,
+        accepted(s) as client,
+    ):
+        after = yaml.safe_load(asking(tmp_path, up.url))
+        after["routes"][0] |= change
+        await reload(s, tmp_path, yaml.safe_dump(after, sort_keys=False))
+        await client.send(FRAME)
+        assert await client.rest() == refusal(*end)
+        assert up.heads == []
+
+
+async def test_a_policy_that_lets_it_in_too_lets_it_in(tmp_path: Path) -> None:
+    async with (
+        recording() as up,
+        sidecar(asking(tmp_path, up.url), tmp_path) as s,
+        accepted(s) as client,
+    ):
+        message = {"reply": {"type": "another"}}
+        await reload(s, tmp_path, asking(tmp_path, up.url, message))
+        await client.send(FRAME)
+        welcome = frame(TEXT, b'{"type":"another"}', masked=False)
+        assert await client.exactly(len(welcome)) == welcome

@@ -76,7 +76,6 @@ async def talk(
     *,
     route: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = ENVIRON,
-    buffers: int | None = None,
     **more: Any,
 ) -> AsyncIterator[Talk]:
     """A connection of alice on a route that takes new tokens."""
@@ -85,7 +84,7 @@ async def talk(
     async with recording() as upstream:
         policy = policy_of(upstream.url, route=rules, logging=audit_to(audit), **more)
         async with sidecar(policy, folder, environ) as running:
-            client = await connected(running.port, buffers)
+            client = await connected(running.port)
             lines = [] if first == "" else ["Authorization: Bearer " + (first or token())]
             await client.send(head("/ws", *lines))
             assert (await client.response()).startswith(b"HTTP/1.1 101 ")
@@ -232,16 +231,31 @@ async def test_an_answer_waits_for_the_end_of_the_message_under_way(tmp_path: Pa
 
 async def test_a_client_that_reads_no_answers_is_not_read_any_more(tmp_path: Path) -> None:
     large = {**REFRESH, "reply": {"pad": "x" * 15_000}}
-    async with talk(tmp_path, route={"session": {"refresh": large}}, buffers=4096) as it:
-        it.client.stop_reading()
+    async with talk(tmp_path, route={"session": {"refresh": large}}) as it:
         (link,) = it.running.sidecar.connections
-        new = frame(TEXT, message(token(), pad="x" * 3000))
-        async with asyncio.timeout(30):
-            while it.client.transport.get_write_buffer_size() < 2**20:
-                it.client.writer.write(new * 20)
-                await asyncio.sleep(0)
-        assert link.client in link.held
-        assert link.client.transport.get_write_buffer_size() < 2**20
+        await it.upstream.send(b"\x01\x01a")
+        assert await it.client.exactly(3) == b"\x01\x01a"
+        await it.send(*[frame(TEXT, message(token()))] * 6)
+        async with asyncio.timeout(10):
+            while link.client not in link.held or link.bad_tokens:
+                await asyncio.sleep(0.01)
+        await it.send(BEHIND)
+        await asyncio.sleep(0.1)
+        assert it.upstream.forwarded == b""
+        await it.upstream.send(b"\x80\x01b")
+        assert await it.client.exactly(3) == b"\x80\x01b"
+        for _ in range(6):
+            assert len((await it.read_frame())[1]) > 15_000
+        await it.until_forwarded(BEHIND)
+
+
+async def test_a_client_that_brings_tokens_all_the_time_is_sent_away(tmp_path: Path) -> None:
+    async with talk(tmp_path) as it:
+        await it.send(frame(TEXT, message(token())) * 11)
+        for _ in range(10):
+            assert (await it.answer())["type"] == "refreshed"
+        first, payload = await it.read_frame()
+        assert (first, payload) == (0x80 | CLOSE, (4429).to_bytes(2, "big") + b"message_rate")
 
 
 async def test_what_is_held_back_goes_nowhere_when_the_connection_ends(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Another policy for connections that are live: they go on by its rules, or end by them."""
 
 import asyncio
+import socket
 from pathlib import Path
+from time import time
 from typing import Any
 
 import aiohttp
@@ -10,6 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from sidecar.config.source import load_policy
+from sidecar.proxy.relay import Link
 from tests.support.clients import head, raw
 from tests.support.pairs import connected
 from tests.support.reloads import reload, until
@@ -269,3 +272,39 @@ async def test_a_closed_client_is_not_in_the_way(tmp_path: Path) -> None:
             await reload(it, tmp_path, policy_of(url))
         with pytest.raises(ConnectionClosed):
             await client.send("gone")
+
+
+async def test_a_heartbeat_that_comes_and_goes_reaches_the_upstreams_socket(
+    tmp_path: Path,
+) -> None:
+    def idle(link: Link) -> int:
+        sock = link.upstream.transport.get_extra_info("socket")
+        return int(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
+
+    async with (
+        websocket_server() as url,
+        sidecar(policy_of(url), tmp_path) as it,
+        joined(it) as client,
+    ):
+        (link,) = it.sidecar.connections
+        usual = idle(link)
+        beats = {"heartbeat": {"interval": "17s"}}
+        await reload(it, tmp_path, policy_of(url, route={"session": beats}))
+        assert idle(link) == 17
+        await reload(it, tmp_path, policy_of(url))
+        assert idle(link) == usual
+        assert await echoes(client)
+
+
+async def test_the_age_of_a_token_is_counted_by_the_new_policy(tmp_path: Path) -> None:
+    old = {"app": {**PROVIDER, "max_age": "2h"}}
+    new = {"app": {**PROVIDER, "max_age": "1h"}}
+    async with websocket_server() as url:
+        before = policy_of(url, jwt={"providers": old})
+        async with sidecar(before, tmp_path) as it, joined(it, iat=int(time()) - 60, ttl=90_000):
+            (link,) = it.sidecar.connections
+            assert link.identity is not None
+            issued_at = link.identity.claims["iat"]
+            assert link.expires_at == issued_at + 7200
+            await reload(it, tmp_path, policy_of(url, jwt={"providers": new}))
+            assert link.expires_at == issued_at + 3600

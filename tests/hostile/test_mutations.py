@@ -93,7 +93,7 @@ async def test_a_mutated_answer_is_refused_or_right(tmp_path: Path, seed: int) -
         good = switching(request, "Server: x") + frame(TEXT, b"welcome", masked=False)
         return mutated(good, rng)
 
-    server = {"listen": ["127.0.0.1:0"], "handshake_timeout": "100ms"}
+    server = {"listen": ["127.0.0.1:0"], "handshake_timeout": "300ms"}
     async with (
         recording(answer) as upstream,
         sidecar(policy_of(upstream.url, server=server), tmp_path) as running,

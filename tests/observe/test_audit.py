@@ -209,6 +209,17 @@ def test_a_refused_logout_token_counts_as_a_refusal(audit: Make, tmp_path: Path)
     assert written[100]["reasons"] == {"logout_refused": 50}
 
 
+def test_tokens_that_were_taken_are_not_written_without_bound(audit: Make, tmp_path: Path) -> None:
+    log = audit()
+    for _ in range(150):
+        log.action(Action(Event.REFRESHED, "192.0.2.9", user="alice"))
+    log.close()
+    written = events(tmp_path)
+    assert [event["event"] for event in written[:100]] == ["token_refreshed"] * 100
+    assert {event["level"] for event in written[:100]} == {"info"}
+    assert written[100]["reasons"] == {"token_refreshed": 50}
+
+
 def test_a_pseudonym_is_a_keyed_hash(audit: Make, tmp_path: Path) -> None:
     log = audit()
     log.decision(ALLOWED)

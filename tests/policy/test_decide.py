@@ -12,6 +12,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from sidecar.model import Denial, Handshake, Identity, Peer, Permit, Reason
+from sidecar.policy.awaiting import with_token
 from sidecar.policy.claims import CelRule, ClaimRule
 from sidecar.policy.compiled import Address, Logging, Policy, Server, TokenRules, Upstream
 from sidecar.policy.credentials import Authenticate, MessageSource, Source, SourceKind
@@ -23,7 +24,6 @@ from sidecar.policy.decide import (
     preflight,
     rejudge,
     standing,
-    with_token,
 )
 from sidecar.policy.headers import (
     Encoding,

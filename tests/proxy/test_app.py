@@ -418,3 +418,24 @@ async def test_logout_tokens_are_verified_by_the_rules_in_force(tmp_path: Path) 
         form = {"logout_token": token()}
         async with session.post(s.admin_url + "/backchannel-logout", data=form) as answer:
             assert answer.status == 400
+
+
+async def test_what_fails_behind_a_change_of_policy_keeps_nothing_else_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sidecar(policy_of(NOWHERE), tmp_path) as s:
+
+        async def fail() -> None:
+            raise OSError("no files left")
+
+        settled: list[str] = []
+
+        async def note() -> None:
+            settled.append("keys")
+
+        monkeypatch.setattr(s.sidecar._public, "settle", fail)
+        monkeypatch.setattr(s.sidecar._keys, "settle", note)
+        with capture_logs() as logs:
+            await reload(s, tmp_path, policy_of(NOWHERE))
+        assert settled == ["keys"]
+        assert "internal_error" in [entry["event"] for entry in logs]

@@ -21,13 +21,14 @@ def signs(
     *,
     opened: float = NOW,
     left: float | None = None,
+    leeway: float = 0.0,
     warned: bool = False,
     active: float = NOW,
     read: float = NOW,
     pinged: float | None = None,
     stalled: bool = False,
 ) -> Signs:
-    return Signs(opened, left, warned, active, read, pinged, stalled)
+    return Signs(opened, left, leeway, warned, active, read, pinged, stalled)
 
 
 def test_without_a_rule_and_an_end_there_is_nothing_to_do_ever() -> None:
@@ -80,6 +81,13 @@ def test_the_warning_comes_ahead_of_the_end_and_once() -> None:
     assert next_step(session, signs(left=60, warned=True), NOW) == Step(NOW + 60)
 
 
+def test_the_warning_counts_to_exp_and_the_end_comes_with_the_leeway() -> None:
+    session = Session(warn=WARN)
+    assert next_step(session, signs(left=70, leeway=30), NOW) == Step(NOW + 10)
+    assert next_step(session, signs(left=60, leeway=30), NOW) == Step(NOW + 90, warn=True)
+    assert next_step(session, signs(left=-29, leeway=30, warned=True), NOW) == Step(NOW + 1)
+
+
 def test_a_token_without_an_end_needs_no_warning() -> None:
     assert next_step(Session(warn=WARN), signs(), NOW) == Step(inf)
 
@@ -103,6 +111,7 @@ lives = st.builds(
     Signs,
     opened=ago,
     left=st.none() | st.integers(-7200, 7200).map(lambda half: half / 2),
+    leeway=st.sampled_from([0.0, 30.0]),
     warned=st.booleans(),
     active=ago,
     read=ago,
@@ -139,7 +148,7 @@ def test_an_end_is_not_before_its_moment(session: Session, life: Signs) -> None:
     over = {
         Reason.TOKEN_EXPIRED: session.expiry is Expiry.CLOSE
         and life.left is not None
-        and life.left <= 0,
+        and life.left + life.leeway <= 0,
         Reason.SESSION_LIFETIME: NOW - life.opened >= (session.max_lifetime or inf),
         Reason.IDLE_TIMEOUT: not life.stalled
         and NOW - life.active >= (session.idle_timeout or inf),

@@ -84,16 +84,32 @@ async def test_who_leaves_too_much_unread_is_not_read(bench: Bench) -> None:
     assert client.reading
 
 
-async def test_a_rule_can_come_and_go_while_the_connection_lives(bench: Bench) -> None:
+async def test_a_rule_that_goes_lets_out_nothing_of_what_it_holds(bench: Bench) -> None:
     hello = frame(TEXT, b"hello")
     bench.client.tap(PATTERN, None)
     bench.client.data_received(BEGUN)
-    assert bench.wires[1].written == b""
     bench.client.tap(None, None)
-    assert bench.wires[1].written == BEGUN
+    bench.client.data_received(frame(CONTINUATION, b'resh", "token": "t"}') + hello)
+    again = frame(TEXT, b'{"type": "refresh", "token": "t"}')
+    bench.client.data_received(again)
+    assert bench.wires[1].written == hello + again
+
+
+async def test_without_a_rule_the_scanner_stands_alone(bench: Bench) -> None:
+    bench.client.tap(None, None)
     assert bench.client.scanner is bench.client.meter
-    bench.client.data_received(frame(CONTINUATION, b'resh"}') + hello)
-    assert bench.wires[1].written == BEGUN + frame(CONTINUATION, b'resh"}') + hello
+
+
+async def test_what_waits_for_its_place_counts_as_unread(bench: Bench) -> None:
+    client, _ = bench.wires
+    large = frame(TEXT, b"x" * 40_000, masked=False)
+    bench.upstream.data_received(frame(TEXT, b"a", fin=False, masked=False))
+    bench.client.inject(large)
+    assert client.reading
+    bench.client.inject(large)
+    assert bench.client in bench.link.held
+    bench.upstream.data_received(frame(CONTINUATION, b"b", masked=False))
+    assert bench.client not in bench.link.held
 
 
 async def test_an_ending_connection_takes_no_rule(bench: Bench) -> None:

@@ -3,10 +3,12 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from sidecar.auth.authenticator import Authenticator
 from sidecar.config.source import load_policy
@@ -51,6 +53,7 @@ class Setting:
     """A connection of alice and what judges its tokens."""
 
     def __init__(self, policy: Policy, before_renewed: Callable[[], None] = lambda: None) -> None:
+        self.policy = policy
         self.slow, self.told, self.state = Slow(), Told(), MemoryState()
         self.renewed: list[Link] = []
         self.before_renewed = before_renewed
@@ -58,7 +61,7 @@ class Setting:
         self.bench = Bench(session=session, standing=_standing(policy), on_tokens=self.take)
         self.link.identity = FIRST
         self.refresher = Refresher(
-            lambda: policy,
+            lambda: self.policy,
             lambda: cast(Authenticator, self.slow),
             self.state,
             cast(Recorder, self.told),
@@ -174,3 +177,24 @@ async def test_a_rule_that_went_meanwhile_answers_nothing(setting: Setting) -> N
     await setting.judged(None)
     assert len(setting.told.denials) == 1
     assert setting.answers == b""
+
+
+async def test_an_error_of_the_programs_own_ends_the_connection(setting: Setting) -> None:
+    setting.slow.answer.set_exception(RuntimeError("a bug"))
+    with capture_logs() as logs:
+        setting.take(setting.link, ["token"])
+        await setting.judged(None)
+    assert [entry["event"] for entry in logs] == ["internal_error"]
+    assert setting.link.closing is not None
+    assert setting.link.closing.reason == "internal_error"
+
+
+async def test_a_policy_that_changes_meanwhile_decides(setting: Setting, policy: Policy) -> None:
+    setting.take(setting.link, ["token"])
+    await asyncio.sleep(0)
+    setting.policy = replace(policy, routes=())
+    await setting.judged(SECOND)
+    (denial,) = setting.told.denials
+    assert denial is not None
+    assert denial.reason is Reason.NO_ROUTE
+    assert setting.link.identity == FIRST

@@ -8,7 +8,14 @@ from typing import cast
 import pytest
 
 from sidecar.policy.session import Heartbeat
-from sidecar.proxy.sockets import half_close, has_hung_up, keep_alive, raise_file_limit, unsent
+from sidecar.proxy.sockets import (
+    half_close,
+    has_hung_up,
+    keep_alive,
+    probe,
+    raise_file_limit,
+    unsent,
+)
 
 INFINITY = resource.RLIM_INFINITY
 
@@ -118,7 +125,7 @@ def test_the_file_limit_is_raised_as_far_as_it_may(
 
 def test_with_a_heartbeat_the_kernel_probes_as_often() -> None:
     with socket.socket() as sock:
-        keep_alive(OfSocket(sock), Heartbeat(interval=20.5, timeout=9))
+        probe(OfSocket(sock), Heartbeat(interval=20.5, timeout=9))
         found = [
             sock.getsockopt(socket.IPPROTO_TCP, option)
             for option in (
@@ -133,7 +140,7 @@ def test_with_a_heartbeat_the_kernel_probes_as_often() -> None:
 
 def test_a_heartbeat_that_is_longer_than_the_kernel_can_count_is_cut() -> None:
     with socket.socket() as sock:
-        keep_alive(OfSocket(sock), Heartbeat(interval=1e9, timeout=1e9))
+        probe(OfSocket(sock), Heartbeat(interval=1e9, timeout=1e9))
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 32767
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2**31 - 1
 
@@ -142,7 +149,7 @@ def test_what_the_kernel_does_not_offer_is_left_out(monkeypatch: pytest.MonkeyPa
     with socket.socket() as sock:
         option = socket.TCP_USER_TIMEOUT
         monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
-        keep_alive(OfSocket(sock), Heartbeat(interval=20, timeout=9))
+        probe(OfSocket(sock), Heartbeat(interval=20, timeout=9))
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 20
         assert sock.getsockopt(socket.IPPROTO_TCP, option) == 0
 

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from structlog.testing import capture_logs
+
 from sidecar.proxy.timeouts import Timeouts
 
 
@@ -76,3 +78,19 @@ async def test_after_the_end_nothing_is_late() -> None:
     timeouts.close()
     await asyncio.sleep(0.03)
     assert late == []
+
+
+async def test_a_failure_for_one_keeps_no_other_from_being_late() -> None:
+    late = Late()
+
+    def fail(name: str) -> None:
+        late.append(name)
+        if name == "one":
+            raise RuntimeError("a bug")
+
+    timeouts: Timeouts[str] = Timeouts(fail)
+    timeouts.add("one", 0.01)
+    timeouts.add("two", 0.01)
+    with capture_logs() as logs:
+        await late.until("one", "two")
+    assert [entry["event"] for entry in logs] == ["internal_error"]

@@ -182,11 +182,11 @@ def follow_tap(form: Implementation, given_reads: list[bytes]) -> list[tuple[obj
     """The same of what takes messages and pongs out."""
     inner = form.FrameScanner(masked=True)
     scanner = form.TappedScanner(inner, Refresh(), OWN_PONG)
-    seen = []
+    seen: list[tuple[object, ...]] = []
     for data in given_reads:
         out = scanner.feed(data, 1.0)
         seen.append((out, out is data, scanner.verdict, scanner.remaining, scanner.take()))
-    return [*seen, (scanner.release(), scanner.remaining)]
+    return seen
 
 
 BEGUN_REFRESH = frame(TEXT, b'{"do":"re', fin=False)

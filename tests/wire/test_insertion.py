@@ -96,3 +96,12 @@ def test_headers_of_masked_frames_are_longer() -> None:
     insertion.put(OWN_TEXT)
     rest = frame(CONTINUATION, b"x" * 200)
     assert insertion.pass_on(b"abc" + rest + rest) == b"abc" + rest + OWN_TEXT + rest
+
+
+def test_its_size_is_what_waits() -> None:
+    insertion = Insertion(3, fragmented=True)
+    insertion.put(OWN_TEXT)
+    insertion.put(OWN_PING)
+    assert insertion.size == len(OWN_TEXT) + len(OWN_PING)
+    insertion.pass_on(b"abc")
+    assert insertion.size == len(OWN_TEXT)

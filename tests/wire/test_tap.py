@@ -222,13 +222,30 @@ def test_what_is_held_at_the_end_goes_nowhere(data: bytes, passed: bytes, verdic
     assert scanner.feed(OTHER, 0.0) == b""
 
 
-def test_it_can_end_where_nothing_is_held() -> None:
-    inner = FrameScanner(masked=True)
-    scanner = tapped(inner)
-    data = frame(BINARY, bytes(20))
-    assert scanner.feed(data[:10], 0.0) == data[:10]
-    assert scanner.release() == b""
-    assert scanner.remaining == inner.remaining == 16
+def test_another_rule_holds_from_the_next_message_on() -> None:
+    class Other(Refresh):
+        def match(self, payload: bytes) -> object | None:
+            return None
+
+    scanner = tapped(FrameScanner(masked=True))
+    first, *rest = in_fragments(REQUEST, 20)
+    assert scanner.feed(first, 0.0) == b""
+    scanner.change(Other(), None)
+    scanner.change(None, None)  # the last one counts
+    assert scanner.feed(b"".join(rest) + OTHER + frame(TEXT, REQUEST), 0.0) == OTHER + frame(
+        TEXT, REQUEST
+    )
+    assert len(scanner.take()) == 1
+    scanner.change(Refresh(), None)
+    assert scanner.feed(frame(TEXT, REQUEST), 0.0) == b""
+
+
+def test_own_pongs_change_at_once() -> None:
+    scanner = tapped(FrameScanner(masked=True))
+    own = frame(PONG, b"12345678")
+    assert scanner.feed(in_fragments(REQUEST, 20)[0] + own, 0.0) == own
+    scanner.change(None, b"12345678")
+    assert scanner.feed(own, 0.0) == b""
 
 
 # The quick look

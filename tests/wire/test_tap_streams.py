@@ -153,7 +153,7 @@ def is_begun(stream: list[Message], number: int, passed: int) -> bool:
 
 
 @given(stream=streams, places=cuts, after=st.integers(0, 5000))
-def test_what_is_held_is_given_back_when_it_ends(
+def test_a_rule_that_goes_takes_what_it_holds_and_nothing_more(
     stream: list[Message], places: list[int], after: int
 ) -> None:
     data = b"".join(message.data for message in stream)
@@ -162,9 +162,9 @@ def test_what_is_held_is_given_back_when_it_ends(
     scanner, out = TappedScanner(inner, Refresh(), None), b""
     for piece in pieces(data[:after], places):
         out += scanner.feed(piece, 0.0)
-    out += scanner.release()
-    assert scanner.remaining == inner.remaining
-    assert scanner.release() == b""
-    out += inner.feed(data[after:], 0.0)
+    scanner.change(None, None)
+    for piece in pieces(data[after:], places):
+        out += scanner.feed(piece, 0.0)
+    assert scanner.remaining == inner.remaining == 0
     numbers = list(tokens(stream))[: len(scanner.take())]
     check(out, data_frames(stream, but=set(numbers)), control_frames(stream, own=True))

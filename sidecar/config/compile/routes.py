@@ -25,11 +25,15 @@ __all__ = ["compile_routes"]
 
 _LIVE = frozenset(
     {
+        Reason.TLS_REQUIRED,
+        Reason.ORIGIN_DENIED,
+        Reason.ORIGIN_MISSING,
+        Reason.TOKEN_MISSING,
+        Reason.TOKEN_INVALID,
         Reason.TOKEN_EXPIRED,
         Reason.TOKEN_REVOKED,
         Reason.CLAIMS_DENIED,
         Reason.NO_ROUTE,
-        Reason.DRAINING,
         Reason.PROTOCOL_ERROR,
         Reason.MESSAGE_TOO_BIG,
         Reason.MESSAGE_RATE,

@@ -53,9 +53,9 @@ class MessageSource(Model):
 
 
 class Warn(Model):
-    """A message ahead of the end by expiry."""
+    """A message ahead of the token's exp."""
 
-    before: PositiveDuration = setting("60s", description="How long ahead.")
+    before: PositiveDuration = setting("60s", description="How long ahead of exp.")
     message: _Message = setting(description="The message, such as `{type: token_expiring}`.")
 
 
@@ -107,5 +107,7 @@ class Session(Model):
         None, description="The longest life of a connection, whatever its token says."
     )
     revocable: bool = setting(
-        True, description="Whether revoking the user, token or session ends the connection."
+        True,
+        description="Whether revoking the user, token or session ends live connections. New "
+        "ones are refused in any case.",
     )

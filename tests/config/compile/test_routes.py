@@ -236,7 +236,7 @@ def test_a_code_for_what_is_never_told_in_a_close_frame_is_refused(
 
 
 def test_codes_of_handshakes_without_a_close_frame_are_warned_of(route: Load) -> None:
-    (warning,) = route("refuse: {codes: {token_missing: 4001, message_rate: 4002}}").warnings
+    (warning,) = route("refuse: {codes: {token_conflict: 4001, message_rate: 4002}}").warnings
     assert warning.path == "routes[0].refuse.codes"
     assert route("refuse: {codes: {message_rate: 4002}}").warnings == ()
     assert route("refuse: {with: auto, codes: {token_missing: 4001}}").warnings == ()
