@@ -59,4 +59,6 @@ def _bears(request: web.Request, token: bytes) -> bool:
         return False
     scheme, _, credential = fields[0].partition(" ")
     presented = credential.strip().encode("utf-8", "surrogateescape")
-    return scheme.lower() == "bearer" and hmac.compare_digest(presented, token)
+    if scheme.lower() != "bearer" or not presented:  # nothing is no token, whatever is expected
+        return False
+    return hmac.compare_digest(presented, token)

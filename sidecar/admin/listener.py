@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from sidecar.admin.app import Wiring, build, guard_of
-from sidecar.config.secrets import LiveSecret
+from sidecar.config.secrets import LiveToken
 from sidecar.policy.compiled import Address, Admin
 
 __all__ = ["AdminListener"]
@@ -48,9 +48,9 @@ class AdminListener:
 
     def guard_for(self, admin: Admin) -> Middleware:
         """The guard that these settings ask for. Raises KeyMaterialError for a token that cannot be
-        read.
+        used.
         """
-        token = LiveSecret(admin.token, self._environ).read if admin.token else None
+        token = LiveToken(admin.token, self._environ).read if admin.token else None
         return guard_of(admin, token=token, wiring=self._wiring)
 
     def adopt(self, guard: Middleware) -> None:

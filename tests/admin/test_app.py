@@ -258,6 +258,15 @@ async def test_a_wrong_credential_is_refused(connect: Connect, credential: str) 
     assert (await problem(response))["title"] == "Unauthorized"
 
 
+@pytest.mark.parametrize("credential", ["Bearer", "Bearer ", "Bearer  "])
+async def test_nothing_is_no_credential_even_where_the_token_is_empty(
+    connect: Connect, sidecar: Sidecar, credential: str
+) -> None:
+    client = await connect(token=b"")
+    response = await client.post("/drain", headers={"Authorization": credential})
+    assert (response.status, sidecar.drains) == (401, 0)
+
+
 async def test_two_credentials_are_refused(connect: Connect) -> None:
     client = await connect(token=TOKEN)
     bearer = f"Authorization: {BEARER['Authorization']}\r\n"

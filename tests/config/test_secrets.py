@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from sidecar.config.secrets import MAX_SECRET_BYTES, LiveSecret, read_secret
+from sidecar.config.secrets import MAX_SECRET_BYTES, LiveToken, read_secret, read_token
 from sidecar.errors import KeyMaterialError
 from sidecar.policy.providers import SecretRef
 
@@ -49,18 +50,54 @@ def test_a_file_that_is_too_large_is_no_secret(tmp_path: Path) -> None:
         read_secret(SecretRef("file", str(file)), {})
 
 
-def test_a_secret_that_lives_is_read_again_when_its_file_changes(tmp_path: Path) -> None:
-    file = tmp_path / "secret"
-    file.write_text("first")
-    secret = LiveSecret(SecretRef("file", str(file)), {})
-    assert secret.read() == b"first"
-    file.write_text("the second")
-    assert secret.read() == b"the second"
+FIRST, SECOND, THIRD = (b"a-token-of-the-admin-listener-%d" % number for number in (1, 2, 3))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"x", b"fifteen bytes..\n"])
+def test_what_one_could_guess_is_no_token(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    with pytest.raises(KeyMaterialError, match=r"the token is shorter than 16 bytes; use at least"):
+        read_token(SecretRef("file", str(file)), {})
+    with pytest.raises(KeyMaterialError, match="shorter than"):
+        LiveToken(SecretRef("file", str(file)), {})
+
+
+def test_a_token_is_read_again_when_its_file_changes(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(FIRST)
+    token = LiveToken(SecretRef("file", str(file)), {})
+    assert token.read() == FIRST
+    file.write_bytes(SECOND + b"\n")
+    assert token.read() == SECOND
     file.unlink()
-    assert secret.read() == b"the second"
-    file.write_text("third")
-    assert secret.read() == b"third"
+    assert token.read() == SECOND
+    file.write_bytes(THIRD)
+    assert token.read() == THIRD
 
 
-def test_a_secret_of_the_environment_stays(tmp_path: Path) -> None:
-    assert LiveSecret(SecretRef("env", "NAME"), {"NAME": "text"}).read() == b"text"
+@pytest.mark.parametrize("content", [b"", b"x", b"fifteen bytes..\n"])
+def test_a_file_that_is_emptied_or_cut_leaves_the_token_of_before(
+    tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(FIRST)
+    token = LiveToken(SecretRef("file", str(file)), {})
+    with capture_logs() as logs:
+        file.write_bytes(content)
+        assert [token.read(), token.read()] == [FIRST, FIRST]
+        file.write_bytes(SECOND)
+        assert token.read() == SECOND
+    assert logs == [
+        {
+            "event": "token_reload_failed",
+            "log_level": "error",
+            "file": str(file),
+            "error": "the token is shorter than 16 bytes",
+            "remedy": "mend the file; what it said before is in use until then",
+        }
+    ]
+
+
+def test_a_token_of_the_environment_stays() -> None:
+    assert LiveToken(SecretRef("env", "NAME"), {"NAME": FIRST.decode()}).read() == FIRST

@@ -69,6 +69,24 @@ async def test_without_its_token_the_admin_listener_tells_nothing(
         assert not running.sidecar.draining
 
 
+@pytest.mark.parametrize(("content", "authorization"), [("", "Bearer "), ("x", "Bearer x")])
+async def test_a_token_file_that_is_emptied_or_cut_opens_nothing(
+    tmp_path: Path, content: str, authorization: str
+) -> None:
+    file = tmp_path / "admin.token"
+    file.write_text(TOKEN)
+    admin = {**ADMIN, "token": {"file": str(file)}}
+    async with (
+        sidecar(policy_of("ws://127.0.0.1:9", admin=admin), tmp_path) as running,
+        aiohttp.ClientSession() as session,
+    ):
+        url = running.admin_url + "/api/connections"
+        file.write_text(content)
+        for value, status in ((authorization, 401), (f"Bearer {TOKEN}", 200)):
+            async with session.get(url, headers={"Authorization": value}) as response:
+                assert response.status == status
+
+
 async def test_the_probes_tell_no_secret_without_the_token(tmp_path: Path) -> None:
     policy = policy_of("ws://127.0.0.1:9", admin=ADMIN)
     async with (

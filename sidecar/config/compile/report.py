@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from sidecar.config.nodes import Loc, Node, doubtful, find, locate
 from sidecar.config.schema.base import Secret
-from sidecar.config.secrets import read_secret
+from sidecar.config.secrets import read_secret, read_token
 from sidecar.config.values import show
 from sidecar.errors import KeyMaterialError, Problem, TemplateError
 from sidecar.policy.pointers import ClaimPath
@@ -144,3 +144,7 @@ class Report:
     def read(self, loc: Loc, ref: SecretRef) -> bytes | None:
         """The secret's bytes; None, with an error written down, where it cannot be read."""
         return self.attempt(loc, lambda: read_secret(ref, self.environ))
+
+    def token(self, loc: Loc, ref: SecretRef) -> None:
+        """Check that a token can be read, and is nothing that one could guess."""
+        self.attempt(loc, lambda: read_token(ref, self.environ))

@@ -38,7 +38,7 @@ def test_public_metrics_on_loopback_are_nobodys_business(load: Load, small: str)
 @pytest.mark.parametrize("token", ["\\n", "a", "123456789012345", "123456789012345\\n"])
 def test_a_short_admin_token_is_refused(mistakes: Mistakes, small: str, token: str) -> None:
     assert mistakes(f'{small}admin: {{token: {{value: "{token}"}}}}') == [
-        "3:16: admin.token: is shorter than 16 bytes; use at least 16 random characters"
+        "3:16: admin.token: the token is shorter than 16 bytes; use at least 16 random characters"
     ]
 
 
