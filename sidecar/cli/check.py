@@ -28,7 +28,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Print what is wrong (stderr) and a summary. 0, or 1 for a policy that cannot be used."""
     try:
-        loaded = load_policy(policy_paths(args), os.environ)
+        loaded = load_policy(policy_paths(args), os.environ, pipes=True)
     except ConfigError as error:
         print(error, file=sys.stderr)
         print(f"not usable: {_count(len(error.problems), 'problem')}", file=sys.stderr)

@@ -67,7 +67,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Print the token. 0, or 1 after saying on stderr why there is none."""
     try:
-        policy = load_policy(policy_paths(args), os.environ).policy
+        policy = load_policy(policy_paths(args), os.environ, pipes=True).policy
         provider = choose(policy.tokens.providers, args.provider)
         key = signing_key(provider, os.environ)
         claims = fill(provider, args.user, args.ttl, args.audience, args.claim, now=time.time())

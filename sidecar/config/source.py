@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sidecar.config.compile import compile_policy
+from sidecar.config.files import fault, open_regular
 from sidecar.config.load import MAX_BYTES, load, unknown
 from sidecar.config.merge import merge_files, with_defaults
 from sidecar.config.nodes import Section
@@ -33,15 +34,18 @@ class Loaded:
     documents: tuple[Document, ...]
 
 
-def load_policy(paths: Sequence[Path], environ: Mapping[str, str]) -> Loaded:
-    """Read the files, and the files of the folders, as one policy.
+def load_policy(
+    paths: Sequence[Path], environ: Mapping[str, str], *, pipes: bool = False
+) -> Loaded:
+    """Read the files, and the files of the folders, as one policy. With `pipes` a path may also be
+    a pipe or a terminal, whose end is waited for: for commands that read it once.
 
     Raises ConfigError with every mistake: of YAML, between the files, of keys, of values and
     between them. What may only follow from another mistake is left out.
     """
     if not paths:
         raise ConfigError([Problem("", 0, 0, "", "there is no policy", "name a file or folder")])
-    return compile_documents([one for path in paths for one in _read_all(path)], environ)
+    return compile_documents([one for path in paths for one in _read_all(path, pipes)], environ)
 
 
 def compile_documents(read: Sequence[Document | Problem], environ: Mapping[str, str]) -> Loaded:
@@ -85,7 +89,7 @@ def _section(
     return load(one.data, one.file, environ)
 
 
-def _read_all(path: Path) -> Iterator[Document | Problem]:
+def _read_all(path: Path, pipes: bool) -> Iterator[Document | Problem]:
     """The file, or each of the folder's; or why it cannot be read."""
     try:
         files = policy_files(path)
@@ -97,14 +101,13 @@ def _read_all(path: Path) -> Iterator[Document | Problem]:
         yield Problem(str(path), 0, 0, "", wrong, "name a policy file")
     for file in files:
         try:
-            yield Document(str(file), _read(file))
+            yield Document(str(file), _read(file, pipes and file == path))
         except (OSError, ValueError) as error:
             yield _unreadable(file, error)
 
 
-def _unreadable(path: Path, error: Exception) -> Problem:
-    why = getattr(error, "strerror", None) or "not a valid path"
-    return Problem(str(path), 0, 0, "", f"cannot be read ({why})", "check the path and its rights")
+def _unreadable(path: Path, error: OSError | ValueError) -> Problem:
+    return Problem(str(path), 0, 0, "", *fault(error, "check the path and its rights"))
 
 
 def policy_files(path: Path) -> list[Path]:
@@ -120,6 +123,6 @@ def policy_files(path: Path) -> list[Path]:
     return [path / name for name in found]
 
 
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _read(path: Path, pipes: bool) -> bytes:
+    with path.open("rb") if pipes else open_regular(path) as file:
         return file.read(MAX_BYTES + 1)

@@ -2,6 +2,7 @@
 
 import ssl
 
+from sidecar.config.files import check_pem
 from sidecar.policy.compiled import ServerTls, UpstreamTls
 
 __all__ = ["server_context", "upstream_context"]
@@ -14,6 +15,7 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    _check(tls.certificate, tls.key, tls.client_ca)
     context.load_cert_chain(tls.certificate, tls.key)
     if tls.client_ca is not None:
         # A resumed session would not be asked for its certificate again (RFC 8446 section 2.2).
@@ -28,9 +30,17 @@ def upstream_context(tls: UpstreamTls) -> ssl.SSLContext:
     """A context that verifies the upstream's certificate and name, with a client certificate
     where one is named. Raises OSError (ssl.SSLError) for unusable files.
     """
+    _check(tls.ca, tls.certificate, tls.key)
     context = ssl.create_default_context(cafile=tls.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if tls.certificate is not None:
         context.load_cert_chain(tls.certificate, tls.key)
     return context
+
+
+def _check(*files: str | None) -> None:
+    """Raises OSError for what is no such file: OpenSSL would wait for the end of a pipe."""
+    for file in files:
+        if file is not None:
+            check_pem(file)

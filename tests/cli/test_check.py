@@ -1,6 +1,7 @@
 """`ws-sidecar check`."""
 
 import argparse
+import os
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,17 @@ def test_a_missing_file_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         "missing.yaml: cannot be read (No such file or directory); check the path and its rights\n"
         "not usable: 1 problem\n"
     )
+
+
+def test_a_pipe_is_read_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, POLICY.encode())
+        os.close(writing)
+        assert run(f"/dev/fd/{reading}") == 0
+    finally:
+        os.close(reading)
+    assert capsys.readouterr().out.startswith("OK: 1 route, ")
 
 
 def test_a_secret_that_is_not_set_is_a_mistake(

@@ -37,7 +37,7 @@ def test_a_text() -> None:
     assert read_secret(SecretRef("value", "gehéim\n"), {}) == "gehéim".encode()
 
 
-@pytest.mark.parametrize("name", ["missing", "", "nul\0"])
+@pytest.mark.parametrize("name", ["missing", "nul\0"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(KeyMaterialError, match="cannot be read"):
         read_secret(SecretRef("file", str(tmp_path / name)), {})

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sidecar.config.problems import MAX_PROBLEMS
 from sidecar.config.source import Loaded, load_policy
 from sidecar.errors import ConfigError
+from tests.support.special_files import KINDS, special_file
 
 UPSTREAM = "upstreams: {chat: {url: 'ws://127.0.0.1:9000'}}\n"
 JWT = "jwt: {providers: {app: {algorithms: [HS256], secrets: [{env: JWT_SECRET}]}}}\n"
@@ -176,6 +177,22 @@ def test_files_are_relative_to_the_policy(environ: Mapping[str, str], material: 
 @pytest.mark.parametrize("name", ["missing.yaml", "nul\0.yaml"])
 def test_a_file_that_is_not_there_is_named(environ: Mapping[str, str], name: str) -> None:
     assert "cannot be read" in problems(environ, name)[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_path_that_leads_to_no_regular_file_is_named(
+    environ: Mapping[str, str], kind: str
+) -> None:
+    special_file(Path("conf.d"), kind, "p.yaml")
+    wrong = "is not a regular file; name a file; a pipe, a device or a folder is not read"
+    assert problems(environ, "conf.d") == [f"conf.d/p.yaml: {wrong}"]
+
+
+@pytest.mark.parametrize("pipes", [False, True])
+def test_a_pipe_in_a_folder_is_never_waited_for(environ: Mapping[str, str], pipes: bool) -> None:
+    special_file(Path("conf.d"), "pipe", "p.yaml")
+    with pytest.raises(ConfigError, match=r"conf\.d/p\.yaml: is not a regular file"):
+        load_policy([Path("conf.d")], environ, pipes=pipes)
 
 
 def test_a_folder_without_policies_is_an_error(environ: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from tests.support.certificates import authority
 from tests.support.clients import Raw, head, raw
 from tests.support.programs import running_program, serving
 from tests.support.sidecars import ENVIRON, policy_of, sidecar_process
+from tests.support.special_files import special_file
 from tests.support.tokens import token
 from tests.support.upstreams import recording, websocket_server
 
@@ -103,6 +104,13 @@ async def test_a_policy_that_is_not_there_ends_with_a_clear_line(tmp_path: Path)
     async with sidecar_process("serve", "--config", str(tmp_path / "none.yaml")) as process:
         assert await process.ended() == 1
     assert "none.yaml: cannot be read (No such file or directory)" in process.output
+
+
+async def test_a_policy_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = special_file(tmp_path, "pipe")
+    async with sidecar_process("serve", "--config", str(pipe)) as process:
+        assert await process.ended() == 1
+    assert f"{pipe}: is not a regular file; name a file" in process.output
 
 
 @pytest.mark.parametrize("section", ["server", "admin"])

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from joserfc.jwk import RSAKey
 from structlog.testing import capture_logs
@@ -14,6 +15,7 @@ from tests.support.certificates import authority
 from tests.support.issuers import Issuer, issuing
 from tests.support.reloads import eager, following, reloads, until
 from tests.support.sidecars import PROVIDER, Running, policy_of, sidecar
+from tests.support.special_files import special_file
 from tests.support.tokens import SECRET, token
 from tests.support.upstreams import websocket_server
 
@@ -201,3 +203,34 @@ async def test_fetched_keys_stay_and_are_not_fetched_again(
             path.write_text(policy("chat", "another"))
             await until(lambda: len(issuer.asked) == 2)
             await until(lambda: it.sidecar.readiness() == {})
+
+
+async def test_a_pipe_in_the_policys_place_holds_nothing_up(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    async with (
+        websocket_server() as url,
+        sidecar(policy_of(url), tmp_path) as it,
+        following(it, path),
+    ):
+        with capture_logs() as logs:
+            special_file(tmp_path, "pipe", path.name)
+            await until(lambda: reloads(it, "error") == 1)
+        assert any(f"{path}: is not a regular file" in line.get("problem", "") for line in logs)
+        assert await lets_in(it)
+        path.unlink()
+        path.write_text(policy_of(url, route=ADMINS))
+        await until_taken(it)
+        assert not await lets_in(it)
+
+
+async def test_a_pipe_in_the_place_of_the_admin_token_holds_nothing_up(tmp_path: Path) -> None:
+    text = "an-admin-token-0123456789"
+    (tmp_path / "admin.token").write_text(text)
+    admin = {"listen": "127.0.0.1:0", "token": {"file": str(tmp_path / "admin.token")}}
+    async with (
+        sidecar(policy_of(NOWHERE, admin=admin), tmp_path) as it,
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {text}"}) as session,
+    ):
+        special_file(tmp_path, "pipe", "admin.token")
+        async with session.get(it.admin_url + "/metrics") as answer:
+            assert answer.status == 200

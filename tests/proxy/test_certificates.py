@@ -14,6 +14,7 @@ from sidecar.proxy import certificates
 from sidecar.proxy.certificates import Certificates
 from tests.support.certificates import Authority, authority
 from tests.support.sidecars import ENVIRON, policy_of
+from tests.support.special_files import special_file
 
 Files = tuple[Path, Path]
 
@@ -130,7 +131,7 @@ def test_the_swap_of_a_mounted_secret_is_seen(tmp_path: Path) -> None:
     assert shown_by(found.server, new)
 
 
-@pytest.mark.parametrize("broken", ["certificate", "key", "mismatch", "gone"])
+@pytest.mark.parametrize("broken", ["certificate", "key", "mismatch", "gone", "pipe"])
 def test_files_that_cannot_be_used_leave_the_old_ones(tmp_path: Path, broken: str) -> None:
     old, new = authority(tmp_path, "old"), authority(tmp_path, "new")
     files = old.issue("127.0.0.1")
@@ -145,6 +146,8 @@ def test_files_that_cannot_be_used_leave_the_old_ones(tmp_path: Path, broken: st
             os.replace(fresh[0], files[0])
         case "gone":
             files[0].unlink()
+        case "pipe":
+            special_file(files[0].parent, "pipe", files[0].name)
     with capture_logs() as logs:
         found.refresh()
         found.refresh()

@@ -3,16 +3,17 @@
 import re
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Final
 
 from sidecar.config.compile.report import Report
+from sidecar.config.files import read_bounded
 from sidecar.config.nodes import Loc
 from sidecar.config.schema import jwt as schema
 from sidecar.errors import KeyMaterialError
 from sidecar.policy.compiled import TokenRules
 from sidecar.policy.keys import (
     ASYMMETRIC,
+    MAX_SET_BYTES,
     SYMMETRIC,
     hmac_key,
     jwk_set,
@@ -176,7 +177,8 @@ def _keys(loc: Loc, model: schema.Provider, report: Report) -> KeySource | None:
     if model.jwks_file is not None:
         path = report.file((*loc, "jwks_file"), model.jwks_file)
         report.attempt(
-            (*loc, "jwks_file"), lambda: jwk_set(_document(path), model.algorithms, strict=True)
+            (*loc, "jwks_file"),
+            lambda: jwk_set(read_bounded(path, MAX_SET_BYTES), model.algorithms, strict=True),
         )
         return JwksFile(path)
     if model.public_key is not None:
@@ -184,15 +186,6 @@ def _keys(loc: Loc, model: schema.Provider, report: Report) -> KeySource | None:
         _try_pem((*loc, "public_key"), ref, model.algorithms, report)
         return PublicKey(ref)
     return None
-
-
-def _document(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError):
-        raise KeyMaterialError(
-            f"the file {path} cannot be read", "create it, or let the sidecar's user read it"
-        ) from None
 
 
 def _secrets(loc: Loc, model: schema.Provider, report: Report) -> list[SecretRef]:

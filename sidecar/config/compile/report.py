@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
+from sidecar.config.files import check_pem, fault
 from sidecar.config.nodes import Loc, Node, doubtful, find, locate
 from sidecar.config.schema.base import Secret
 from sidecar.config.secrets import read_secret, read_token
@@ -100,13 +101,10 @@ class Report:
             return None
         path = self.file(loc, name)
         try:
-            Path(path).open("rb").close()
-        except (OSError, ValueError):
-            self.error(
-                loc,
-                f"the file {show(path)} cannot be read",
-                "create it, or let the user that runs the sidecar read it",
-            )
+            check_pem(path)
+        except (OSError, ValueError) as error:
+            wrong, remedy = fault(error, "create it, or let the user that runs the sidecar read it")
+            self.error(loc, f"the file {show(path)} {wrong}", remedy)
             return None
         return path
 

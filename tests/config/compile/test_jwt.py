@@ -78,6 +78,8 @@ def test_a_public_key_as_a_shared_secret_is_refused(mistakes: Mistakes, material
         ("public_key: {file: M/tls.key}", "this is a private key"),
         ("public_key: {file: M/jwks.json}", "this is not exactly one PEM block"),
         ("public_key: {file: M/none.pem}", "cannot be read"),
+        ("public_key: {file: /dev/zero}", "is not a regular file"),
+        ("jwks_file: /dev/zero", "is not a regular file"),
         ("jwks_file: M/secret", "the JWK set is"),
         ("jwks_file: M/none.json", "cannot be read"),
         ("private_key: {file: M/public.pem}", "this is not an unencrypted PEM private key"),
