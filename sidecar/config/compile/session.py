@@ -36,10 +36,20 @@ def compile_message_source(
     pattern = _pattern(loc, model, limit, report)
     reply = _reply((*loc, "reply"), model.reply, report)
     failure = _reply((*loc, "failure"), model.failure, report)
-    waiting = MaxWaiting(model.max_waiting.per_ip, model.max_waiting.total)
+    waiting = _waiting((*loc, "max_waiting"), model.max_waiting, report)
     if pattern is None:
         return None
     return MessageSource(pattern, model.timeout, reply, failure, waiting)
+
+
+def _waiting(loc: Loc, model: schema.MaxWaiting, report: Report) -> MaxWaiting:
+    if model.per_ip > model.total:
+        report.warn(
+            (*loc, "per_ip"),
+            f"{model.per_ip} is over the total of {model.total}: one address can take every place",
+            "give less than the total",
+        )
+    return MaxWaiting(model.per_ip, model.total)
 
 
 def _warn(loc: Loc, model: schema.Session, report: Report) -> Warn | None:
