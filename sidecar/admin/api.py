@@ -1,5 +1,6 @@
 """The admin API: revocations and live connections, behind the admin token."""
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,8 @@ from sidecar.state.base import State
 __all__ = ["LOGOUT_PATH", "Api"]
 
 _MAX_BODY: Final = 16 * 1024
+_CONNECTION_ID: Final = re.compile("[0-9a-f]{16}")
+_NO_CURSOR: Final = "cursor: give the next of the page before, or none"
 _NO_REVOCATION: Final = "there is no revocation with this id"
 _NO_CONNECTION: Final = "there is no connection with this id"
 _RETRY_AFTER: Final = 1
@@ -81,8 +84,7 @@ class Api:
                 self.clock.time(), cursor=asked.cursor, limit=asked.limit
             )
         except ValueError:
-            detail = "cursor: give the next of the page before, or none"
-            raise Refused(HTTPStatus.BAD_REQUEST, detail) from None
+            raise Refused(HTTPStatus.BAD_REQUEST, _NO_CURSOR) from None
         return _listing("revocations", page.revocations, page.next)
 
     async def _withdraw(self, request: web.Request) -> web.Response:
@@ -94,6 +96,8 @@ class Api:
 
     async def _list_connections(self, request: web.Request) -> web.Response:
         asked = list_query(request.query, filters=True)
+        if asked.cursor is not None and _CONNECTION_ID.fullmatch(asked.cursor) is None:
+            raise Refused(HTTPStatus.BAD_REQUEST, _NO_CURSOR)
         try:
             page = await self.connections.list(asked.which, cursor=asked.cursor, limit=asked.limit)
         except WorkerError as error:

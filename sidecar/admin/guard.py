@@ -3,16 +3,22 @@
 import hmac
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Final
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from sidecar.admin.problems import Refused
+
 __all__ = ["guard"]
 
 _BROWSER_FIELDS: Final = (hdrs.ORIGIN, "Sec-Fetch-Site")
 _SAFE: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
+_WEB_PAGE: Final = "nothing is changed for a web page; send no Origin and no Sec-Fetch-Site"
+_FOREIGN_HOST: Final = "ask for an IP address or localhost, not for another name"
+_NO_TOKEN: Final = "send the admin token: Authorization: Bearer and the token"  # noqa: S105
 
 
 def guard(token: Callable[[], bytes] | None, public: frozenset[str]) -> Middleware:
@@ -27,13 +33,13 @@ def guard(token: Callable[[], bytes] | None, public: frozenset[str]) -> Middlewa
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.method not in _SAFE and any(name in request.headers for name in _BROWSER_FIELDS):
-            raise web.HTTPForbidden
+            raise Refused(HTTPStatus.FORBIDDEN, _WEB_PAGE)
         if request.path in public:
             return await handler(request)
         if token is None and not _is_local(request.host):
-            raise web.HTTPForbidden
+            raise Refused(HTTPStatus.FORBIDDEN, _FOREIGN_HOST)
         if token is not None and not _bears(request, token()):
-            raise web.HTTPUnauthorized(headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
+            raise Refused(HTTPStatus.UNAUTHORIZED, _NO_TOKEN, challenge="Bearer")
         return await handler(request)
 
     return middleware

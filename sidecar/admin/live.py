@@ -10,8 +10,9 @@ __all__ = ["Connection", "ConnectionFilter", "ConnectionPage", "LiveConnections"
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A live connection. `user`, `provider`, `token_id` and `expires_at` (the token's end) are None
-    for an anonymous client. Times are in seconds since the epoch.
+    """A live connection; its id is 16 hexadecimal digits. `user`, `provider`, `token_id` and
+    `expires_at` (the token's end) are None for an anonymous client. Times are in seconds since the
+    epoch.
     """
 
     id: str

@@ -28,7 +28,7 @@ from tests.support.tokens import SECRET
 ISSUER = "https://login.example.com"
 TOKEN = b"a-token-of-the-admin-listener"
 ALICE = Connection(
-    id="c-1",
+    id="00000000000000c1",
     route="chat",
     upstream="chat",
     address="192.0.2.1",
@@ -189,11 +189,24 @@ async def running(
 @pytest.fixture
 def crowd(running: Running) -> list[Connection]:
     """Alice and some others, opened in no order."""
-    bob = replace(ALICE, id="c-2", user="bob", address="192.0.2.2", provider="corp", token_id=None)
-    nobody = replace(
-        ALICE, id="c-0", route="open", user=None, provider=None, token_id=None, expires_at=None
+    bob = replace(
+        ALICE,
+        id="00000000000000c2",
+        user="bob",
+        address="192.0.2.2",
+        provider="corp",
+        token_id=None,
     )
-    again = replace(ALICE, id="c-3", route="news", token_id="t-3")
+    nobody = replace(
+        ALICE,
+        id="00000000000000c0",
+        route="open",
+        user=None,
+        provider=None,
+        token_id=None,
+        expires_at=None,
+    )
+    again = replace(ALICE, id="00000000000000c3", route="news", token_id="t-3")
     crowd = [bob, nobody, again, ALICE]
     for each in crowd:
         running.connections.open(each)

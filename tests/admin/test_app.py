@@ -82,6 +82,7 @@ def log() -> Iterator[list[Any]]:
 async def problem(response: ClientResponse) -> dict[str, Any]:
     assert response.content_type == "application/problem+json"
     body: dict[str, Any] = json.loads(await response.text())
+    assert list(body) == ["type", "title", "status", "detail"]
     assert body["status"] == response.status
     return body
 
@@ -176,7 +177,9 @@ async def test_a_web_page_cannot_drain(
 ) -> None:
     client = await connect(token=token)
     response = await client.post("/drain", headers=headers | BEARER)
-    assert (await problem(response))["title"] == "Forbidden"
+    told = await problem(response)
+    assert told["title"] == "Forbidden"
+    assert told["detail"].endswith("send no Origin and no Sec-Fetch-Site")
     assert sidecar.drains == 0
 
 
@@ -205,6 +208,7 @@ async def test_a_strangers_name_for_this_address_opens_nothing(
             client, f"{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         )
         assert answer.startswith("HTTP/1.1 403 ")
+        assert "ask for an IP address or localhost, not for another name" in answer
     assert sidecar.drains == 0
 
 
@@ -255,7 +259,10 @@ async def test_no_spelling_of_a_path_gets_round_the_token(
 async def test_a_wrong_credential_is_refused(connect: Connect, credential: str) -> None:
     client = await connect(token=TOKEN)
     response = await client.get("/metrics", headers={"Authorization": credential})
-    assert (await problem(response))["title"] == "Unauthorized"
+    told = await problem(response)
+    assert told["title"] == "Unauthorized"
+    assert told["detail"] == "send the admin token: Authorization: Bearer and the token"
+    assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("credential", ["Bearer", "Bearer ", "Bearer  "])
@@ -301,7 +308,12 @@ async def test_the_probes_take_no_token(connect: Connect, path: str) -> None:
 async def test_an_unknown_path_is_not_found(connect: Connect) -> None:
     client = await connect(token=TOKEN)
     response = await client.get("/unknown", headers=BEARER)
-    assert await problem(response) == {"type": "about:blank", "title": "Not Found", "status": 404}
+    assert await problem(response) == {
+        "type": "about:blank",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "there is no such path; those that there are stand in docs/admin-api.md",
+    }
 
 
 @pytest.mark.parametrize(
@@ -313,7 +325,9 @@ async def test_a_wrong_method_is_not_allowed(
 ) -> None:
     client = await connect()
     response = await client.request(method, path)
-    assert (await problem(response))["title"] == "Method Not Allowed"
+    told = await problem(response)
+    assert told["title"] == "Method Not Allowed"
+    assert told["detail"].endswith(f"is not for this path; use {' or '.join(allowed.split(','))}")
     assert response.headers["Allow"] == allowed
 
 

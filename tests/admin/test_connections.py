@@ -34,14 +34,14 @@ async def test_connections_are_listed_with_who_they_are(
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ({}, ["c-0", "c-1", "c-2", "c-3"]),
-        ({"user": "alice"}, ["c-1", "c-3"]),
+        ({}, ["00000000000000c0", "00000000000000c1", "00000000000000c2", "00000000000000c3"]),
+        ({"user": "alice"}, ["00000000000000c1", "00000000000000c3"]),
         ({"user": "nobody"}, []),
         ({"user": ""}, []),
-        ({"route": "chat"}, ["c-1", "c-2"]),
-        ({"address": "192.0.2.2"}, ["c-2"]),
-        ({"provider": "app"}, ["c-1", "c-3"]),
-        ({"user": "alice", "route": "news"}, ["c-3"]),
+        ({"route": "chat"}, ["00000000000000c1", "00000000000000c2"]),
+        ({"address": "192.0.2.2"}, ["00000000000000c2"]),
+        ({"provider": "app"}, ["00000000000000c1", "00000000000000c3"]),
+        ({"user": "alice", "route": "news"}, ["00000000000000c3"]),
     ],
 )
 async def test_connections_are_filtered(
@@ -53,9 +53,16 @@ async def test_connections_are_filtered(
 
 async def test_pages_follow_each_other(running: "Running", crowd: list[Connection]) -> None:
     _, first = await running.ask("GET", PATH, params={"limit": "3"})
-    assert first["next"] == "c-2"
-    assert await listed(running, limit="3", cursor=first["next"]) == ["c-3"]
+    assert first["next"] == "00000000000000c2"
+    assert await listed(running, limit="3", cursor=first["next"]) == ["00000000000000c3"]
     assert len(crowd) == 4
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "1700000000.0~a", "00000000000000C2", "0" * 17])
+async def test_a_cursor_that_no_page_gave_is_a_mistake(running: "Running", cursor: str) -> None:
+    status, answer = await running.ask("GET", PATH, params={"cursor": cursor})
+    assert status == 400
+    assert answer["detail"] == "cursor: give the next of the page before, or none"
 
 
 @pytest.mark.parametrize("query", ["usr=alice", "user=a&user=b", "limit=x"])
@@ -65,15 +72,17 @@ async def test_a_filter_is_never_ignored(running: "Running", query: str) -> None
 
 
 async def test_a_connection_is_kicked_once(running: "Running", crowd: list[Connection]) -> None:
-    assert await running.ask("DELETE", f"{PATH}/c-1") == (204, None)
-    status, answer = await running.ask("DELETE", f"{PATH}/c-1")
+    assert await running.ask("DELETE", f"{PATH}/00000000000000c1") == (204, None)
+    status, answer = await running.ask("DELETE", f"{PATH}/00000000000000c1")
     assert (status, answer["detail"]) == (404, "there is no connection with this id")
-    assert await listed(running) == [each.id for each in crowd if each.id != "c-1"]
+    assert await listed(running) == [each.id for each in crowd if each.id != "00000000000000c1"]
     (event,) = running.events
-    assert (event["event"], event["connection_id"]) == ("kicked", "c-1")
+    assert (event["event"], event["connection_id"]) == ("kicked", "00000000000000c1")
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", PATH), ("DELETE", f"{PATH}/c-1")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", PATH), ("DELETE", f"{PATH}/00000000000000c1")]
+)
 async def test_where_a_process_does_not_answer_nothing_is_made_up(
     running: "Running", monkeypatch: pytest.MonkeyPatch, method: str, path: str
 ) -> None:

@@ -44,7 +44,7 @@ async def test_a_user_is_revoked_and_live_connections_end(
         "reason": "lost laptop",
         "closed": 2,
     }
-    assert set(running.connections.live) == {"c-0", "c-2"}
+    assert set(running.connections.live) == {"00000000000000c0", "00000000000000c2"}
     assert await running.state.revoked(token(), NOW) is not None
     assert await running.state.revoked(token("bob"), NOW) is None
 
@@ -74,7 +74,7 @@ async def test_every_token_up_to_a_time_is_revoked(
     answer = await running.revoke(issued_before=NOW, provider="app")
     assert (answer["kind"], answer["value"], answer["before"]) == ("issued_before", "", NOW)
     assert answer["closed"] == 2
-    assert set(running.connections.live) == {"c-0", "c-2"}
+    assert set(running.connections.live) == {"00000000000000c0", "00000000000000c2"}
 
 
 async def test_a_revocation_outlives_the_tokens_of_its_provider(running: "Running") -> None:
@@ -275,7 +275,7 @@ async def test_a_revocation_is_withdrawn(running: "Running") -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", PATH), ("POST", PATH), ("DELETE", f"{PATH}/x"), ("GET", "/api/connections"),
-     ("DELETE", "/api/connections/c-1")],
+     ("DELETE", "/api/connections/00000000000000c1")],
 )  # fmt: skip
 async def test_the_api_takes_the_token_and_no_web_page(
     running: "Running", crowd: list["Connection"], method: str, path: str
