@@ -94,4 +94,11 @@ class _FileSink:
 
 
 def _open(path: str) -> io.FileIO:
-    return open(path, "ab", buffering=0, opener=lambda name, flags: os.open(name, flags, _MODE))
+    return open(path, "ab", buffering=0, opener=_at_once)
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens a pipe only where somebody reads it: else nobody knows how long that would take."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK, _MODE)
+    os.set_blocking(descriptor, True)  # a line is written whole, or not at all
+    return descriptor

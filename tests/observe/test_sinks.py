@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.errors import ConfigError
 from sidecar.observe.sinks import Sink, open_sink
+from tests.support.special_files import special_file
 
 Open = Callable[[str], Sink]
 
@@ -147,3 +148,19 @@ def test_a_file_that_cannot_be_written_is_an_error_at_start(tmp_path: Path) -> N
     [problem] = caught.value.problems
     assert problem.path == "logging.audit.file"
     assert "No such file or directory" in problem.wrong
+
+
+def test_a_pipe_that_nobody_reads_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    path = special_file(tmp_path, "pipe")
+    with pytest.raises(ConfigError, match=r"the file cannot be written \(No such device"):
+        open_sink(str(path))
+
+
+def test_a_pipe_that_somebody_reads_takes_lines(tmp_path: Path, open_at: Open) -> None:
+    path = special_file(tmp_path, "pipe")
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write(open_at(str(path)), "first")
+        assert json.loads(os.read(reading, 1000))["event"] == "first"
+    finally:
+        os.close(reading)
