@@ -1,4 +1,6 @@
-"""`ws-sidecar serve`: run the sidecar until SIGTERM or SIGINT, then drain; a second one hurries."""
+"""`ws-sidecar serve`: run the sidecar until SIGTERM, SIGINT or POST /drain, then drain; another
+signal hurries.
+"""
 
 import argparse
 import asyncio
@@ -16,6 +18,7 @@ from sidecar.errors import ConfigError, KeyMaterialError, WorkerError
 from sidecar.observe import logs
 from sidecar.proxy.app import Sidecar
 from sidecar.proxy.reloading import Reloader
+from sidecar.proxy.tasks import first_of
 from sidecar.workers.cpus import worker_count
 from sidecar.workers.runtime import loop_factory, settle_memory
 from sidecar.workers.supervisor import Supervisor
@@ -78,12 +81,12 @@ async def _serve(make: Callable[[], _Program], reloader: Reloader) -> int:
         return 1
     settle_memory()
     following = asyncio.create_task(_follow_policy(program, reloader))
-    await stop.wait()
-    following.cancel()
-    await asyncio.wait({following})
+    await first_of(stop.wait(), program.drain_begun())
     program.drain()
     for number in _ENDING:
         loop.add_signal_handler(number, program.hurry)
+    following.cancel()
+    await asyncio.wait({following})
     await program.drained()
     await program.close()
     _log.info("stopped")

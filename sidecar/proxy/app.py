@@ -74,7 +74,7 @@ class Sidecar:
         self._sockets = sockets
         self._background: list[asyncio.Task[None]] = []
         self._drain: Draining | None = None
-        self._drained = asyncio.Event()
+        self._drain_begun, self._drained = asyncio.Event(), asyncio.Event()
 
         self.metrics = Metrics(policy, version=__version__)
         self._clock = clock
@@ -162,11 +162,11 @@ class Sidecar:
         """Take no new handshakes, and end every connection with a close frame, spread over some
         time where the policy says so.
 
-        What is left after the grace is cut off; `drained` waits for it. Both without SIGTERM too,
-        so that whoever asked for the drain can see in the log when it is over.
+        What is left after the grace is cut off; `drained` waits for it.
         """
         if self._drain is not None:
             return
+        self._drain_begun.set()
         self._admission.drain()
         _log.info("draining", connections=len(self.connections))
         self._drain = Draining(self.connections, self._policy.server.drain, self._clock)
@@ -182,8 +182,12 @@ class Sidecar:
         """Take no new sockets, where others on the same address do."""
         await self._public.stop()
 
+    async def drain_begun(self) -> None:
+        """Wait until somebody asks for a drain."""
+        await self._drain_begun.wait()
+
     async def drained(self) -> None:
-        """Wait until the drain is over: every connection has ended, or was cut off."""
+        """Wait until a drain has begun and is over: every connection has ended, or was cut off."""
         await self._drained.wait()
 
     async def _finish_drain(self, drain: Draining) -> None:

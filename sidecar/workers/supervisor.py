@@ -84,7 +84,7 @@ class Supervisor:
         self._beginnings: set[asyncio.Task[WorkerProcess]] = set()
         self._ends: set[asyncio.Task[None]] = set()
         self._drains: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self._drain_begun = asyncio.Event()
         self._closing = False
 
     @property
@@ -96,6 +96,10 @@ class Supervisor:
     def admin(self) -> Address | None:
         """Where the admin listener is bound."""
         return self._own.admin
+
+    @property
+    def _draining(self) -> bool:
+        return self._drain_begun.is_set()
 
     async def start(self) -> None:
         """Settle the addresses, prepare every worker, open the admin listener; only then let them
@@ -138,7 +142,7 @@ class Supervisor:
     def drain(self) -> None:
         """Let all workers take no new handshakes and end their connections."""
         if not self._draining:
-            self._draining = True
+            self._drain_begun.set()
             for worker in self._serving():
                 spawn(self._drain(worker), self._drains)
 
@@ -147,8 +151,13 @@ class Supervisor:
         for worker in self._serving():
             spawn(_hurry(worker), self._background)
 
+    async def drain_begun(self) -> None:
+        """Wait until somebody asks for a drain."""
+        await self._drain_begun.wait()
+
     async def drained(self) -> None:
-        """Wait until the drain is over in every worker."""
+        """Wait until a drain has begun and is over in every worker."""
+        await self._drain_begun.wait()
         while self._drains:
             await asyncio.wait(self._drains)
 

@@ -1,6 +1,7 @@
 """`ws-sidecar serve` within the test's process: what is said, and with which code it ends."""
 
 import argparse
+import asyncio
 import gc
 import json
 import os
@@ -124,6 +125,9 @@ def test_with_several_workers_a_hangup_reaches_their_parent(
         def hurry(self) -> None:
             pass
 
+        async def drain_begun(self) -> None:
+            await asyncio.Event().wait()
+
         async def drained(self) -> None:
             pass
 
@@ -133,6 +137,28 @@ def test_with_several_workers_a_hangup_reaches_their_parent(
     monkeypatch.setattr(serve, "Supervisor", Parent)
     assert run(tmp_path, policy_of("ws://127.0.0.1:1", server={"workers": 2})) == 0
     assert taken == [2, True]
+
+
+def test_a_drain_ends_the_program_and_the_taking_of_changed_policies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given_up: list[bool] = []
+
+    async def drain_and_wait(self: Sidecar, _: Policy) -> None:
+        self.drain()
+        try:
+            async with asyncio.timeout(20):
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            given_up.append(True)
+            raise
+
+    monkeypatch.setattr(Sidecar, "reload", drain_and_wait)
+    ended_by(signal.SIGHUP, monkeypatch=monkeypatch)
+    assert run(tmp_path, policy_of("ws://127.0.0.1:1")) == 0
+    assert given_up == [True]
+    events = [line["event"] for line in lines(capsys)]
+    assert events[-3:] == ["draining", "drained", "stopped"]
 
 
 def started(events: list[str]) -> list[str]:

@@ -171,11 +171,11 @@ async def test_nobody_to_wait_for_ends_at_once(tmp_path: Path) -> None:
         assert await program.process.ended() == 0
 
 
-async def test_the_drain_endpoint_drains_and_the_program_stays(tmp_path: Path) -> None:
+async def test_a_signal_hurries_a_drain_that_the_endpoint_has_begun(tmp_path: Path) -> None:
     async with websocket_server() as url:
         policy = policy_of(
             url,
-            server={"drain": {"close_code": 4999}},
+            server={"drain": {"close_code": 4999, "grace": "200h", "spread": "100h"}},
             admin={"token": {"env": "ADMIN_TOKEN"}},
         )
         environ = {**ENVIRON, "ADMIN_TOKEN": "the token of the admin"}
@@ -186,11 +186,12 @@ async def test_the_drain_endpoint_drains_and_the_program_stays(tmp_path: Path) -
                 await echoes(client)
                 admin = {"Authorization": "Bearer the token of the admin"}
                 assert (await program.ask("/drain", "POST", admin))[0] == 202
+                assert (await program.ask("/drain", "POST", admin))[0] == 202
+                assert (await program.ask("/readyz"))[0] == 503
+                assert (await program.ask("/livez"))[0] == 200
+                await echoes(client)
+                program.process.process.terminate()
                 assert await code_told(client) == (4999, "draining")
-            assert (await program.ask("/drain", "POST", admin))[0] == 202
-            assert (await program.ask("/readyz"))[0] == 503
-            assert (await program.ask("/livez"))[0] == 200
-            program.process.process.terminate()
             assert await program.process.ended() == 0
             assert len(program.logged("draining")) == 1
 

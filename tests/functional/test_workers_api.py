@@ -241,11 +241,15 @@ async def test_a_revocation_is_not_lost_upon_a_worker_that_hangs(tmp_path: Path)
 
 
 async def test_a_worker_that_is_leaving_is_reached_until_its_end(tmp_path: Path) -> None:
-    async with api(tmp_path, server={"drain": {"grace": "1h"}}) as it:
+    drain = {"grace": "200h", "spread": "100h"}
+    async with api(tmp_path, server={"drain": drain}) as it:
+        await it.join(sub="alice")
+        await it.join(sub="bob")
         status, _ = await it.ask("POST", "/drain")
         assert status == 202
-        assert (await it.revoke(user="alice"))["closed"] == 0
-        assert (await it.ask("GET", CONNECTIONS))[1] == {"connections": [], "next": None}
+        assert (await it.revoke(user="alice"))["closed"] == 1
+        found = (await it.ask("GET", CONNECTIONS))[1]["connections"]
+        assert [one["user"] for one in found] == ["bob"]
 
 
 async def test_without_a_worker_what_is_asked_for_holds_for_the_next_ones(tmp_path: Path) -> None:

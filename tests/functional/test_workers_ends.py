@@ -213,20 +213,24 @@ async def test_a_signal_to_the_whole_group_is_a_signal_to_the_parent(tmp_path: P
         assert await program.process.ended() == 0
 
 
-async def test_the_drain_endpoint_drains_all_and_the_program_stays(tmp_path: Path) -> None:
-    async with each_with_a_client(tmp_path) as (program, clients):
+async def test_a_signal_hurries_the_drain_that_the_endpoint_has_begun_in_all(
+    tmp_path: Path,
+) -> None:
+    drain = {"drain": {"grace": "200h", "spread": "100h"}}
+    async with each_with_a_client(tmp_path, drain) as (program, clients):
         assert (await program.ask("/drain", "POST"))[0] == 202
-        assert await codes([*clients[1], *clients[2]]) == {1012}
+        await program.until(lambda: len(program.logged("draining")) == 2)
         status, body = await program.ask("/readyz")
         assert (status, json.loads(body)["problems"]) == (503, {"server": "draining"})
         async with raw(program.port) as late:
             await late.send(head("/ws", f"Authorization: {BEARER['Authorization']}"))
             assert (await late.refusal())["reason"] == "draining"
-        await program.until(lambda: len(program.logged("drained")) == 2)
+        await asyncio.gather(*map(echoes, [*clients[1], *clients[2]]))
         program.kill(pid_of(program, 1))  # nobody needs another one any more
         died = await program.until_logged("worker_died")
         assert died["then"] == "no other is started in the drain"
         program.process.process.terminate()
+        assert await codes(clients[2]) == {1012}
         assert await program.process.ended() == 0
         assert len(program.logged("worker_started")) == 2
 
