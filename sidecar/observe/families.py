@@ -36,6 +36,7 @@ GAUGES: Final[Mapping[str, _Join]] = {
     "ws_sidecar_policy_last_reload_successful": _keep,
     "ws_sidecar_provider_ready": min,
     "ws_sidecar_revocations_active": _keep,  # the parent's: each worker has a copy
+    "ws_sidecar_waiting_clients": _add,
     "ws_sidecar_workers": _keep,
     "process_max_fds": _add,
     "process_open_fds": _add,

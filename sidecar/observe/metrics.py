@@ -169,6 +169,10 @@ class Metrics:
         """Set whether a provider has keys."""
         self._providers_ready.labels(self._labels.provider(provider)).set(ready)
 
+    def waiting_clients(self, count: int) -> None:
+        """Set how many clients were accepted without a token, and have no decision yet."""
+        self._waiting_clients.set(count)
+
     def revocations_active(self, count: int) -> None:
         """Set how many revocations are in force."""
         self._revocations_active.set(count)
@@ -204,6 +208,11 @@ class Metrics:
         )
         self._shadow_denials = self._counter(
             "shadow_denials", "Rules that failed without being enforced", "route", "rule"
+        )
+        self._waiting_clients = Gauge(
+            "ws_sidecar_waiting_clients",
+            "Clients accepted without a token whose first message is not judged yet",
+            registry=self._registry,
         )
         self._token_expiry = self._histogram(
             "token_expiry_seconds", "Time left to a token's expiry when admitted", _LONG_SECONDS,

@@ -92,6 +92,11 @@ class Admission:
         )
         self.draining = False
 
+    @property
+    def waiting(self) -> int:
+        """How many clients were accepted without a token, and have no decision yet."""
+        return len(self._first_messages)
+
     def drain(self) -> None:
         """Refuse every handshake from now on; nobody is held any longer before being told."""
         self.draining = True

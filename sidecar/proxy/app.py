@@ -326,4 +326,5 @@ class Sidecar:
         unready = self._keys.unready()
         for provider in self._policy.tokens.providers:
             self.metrics.provider_ready(provider.name, provider.name not in unready)
+        self.metrics.waiting_clients(self._admission.waiting)
         self.metrics.revocations_active(await self._state.count(self._clock.time()))

@@ -484,6 +484,20 @@ async def test_a_drain_sends_away_those_who_wait(tmp_path: Path) -> None:
         await s.sidecar.drained()
 
 
+async def test_the_metrics_tell_how_many_wait(tmp_path: Path) -> None:
+    async with sidecar(asking(tmp_path, "ws://127.0.0.1:9"), tmp_path) as s:
+
+        async def told(number: int) -> None:
+            line = f"ws_sidecar_waiting_clients {number}.0\n"
+            async with asyncio.timeout(20):
+                while line not in s.sidecar.metrics.render("")[0].decode():
+                    await asyncio.sleep(0.05)
+
+        async with accepted(s), accepted(s):
+            await told(2)
+        await told(0)
+
+
 async def test_a_drain_during_the_dial_is_told_after_it(tmp_path: Path) -> None:
     async with recording(lambda _: None) as up, sidecar(asking(tmp_path, up.url), tmp_path) as s:
         async with accepted(s) as client:

@@ -120,6 +120,7 @@ def test_the_first_creation_counts() -> None:
         ("ws_sidecar_provider_ready", 2),
         ("ws_sidecar_max_connections", 4),
         ("ws_sidecar_revocations_active", 4),
+        ("ws_sidecar_waiting_clients", 9),
         ("process_open_fds", 9),
         ("process_start_time_seconds", 2),
         ("unknown", 4),

@@ -123,6 +123,12 @@ def test_revocations_are_counted_and_shown(metrics: Metrics) -> None:
     assert value(metrics, "revocations_active") == 7
 
 
+def test_clients_that_wait_for_a_decision_are_shown(metrics: Metrics) -> None:
+    assert value(metrics, "waiting_clients") == 0
+    metrics.waiting_clients(3)
+    assert value(metrics, "waiting_clients") == 3
+
+
 def test_logout_tokens_are_counted_by_outcome(metrics: Metrics) -> None:
     for outcome in ("ok", "token_invalid", "refused"):
         metrics.logout_token(outcome)
