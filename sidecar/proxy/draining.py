@@ -5,12 +5,16 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
+import structlog
+
 from sidecar.clock import Clock
-from sidecar.model import Reason
+from sidecar.model import CloseCode, Reason
 from sidecar.policy.compiled import Drain
 from sidecar.proxy.connections import Connections
+from sidecar.proxy.relay import Closing, Link
 
 __all__ = ["Draining"]
 
@@ -19,6 +23,10 @@ _PACE: Final = 0.05
 
 _SLICE: Final = 250
 """Connections that one turn of the loop ends."""
+
+_CUT_OFF: Final = "cut off at the end of the grace"
+
+_log = structlog.get_logger()
 
 
 class Draining:
@@ -46,6 +54,7 @@ class Draining:
     def hurry(self) -> None:
         """Send all that is left at once; the grace stays."""
         self._hurried = True
+        _log.info("drain_hurried", untold=len(self._left))
 
     def advance(self) -> bool:
         """Send the close frames that are due by now, at most a slice; whether some are left."""
@@ -68,9 +77,17 @@ class Draining:
                 await self._connections.idle()
         stragglers = len(self._connections)
         for link in self._connections:
-            link.abort()
+            _cut_off(link)
         return stragglers
 
     def _pause(self) -> float:
         ahead = self._left[0][0] - self._clock.monotonic()
         return 0.0 if self._hurried else min(max(ahead, 0.0), _PACE)
+
+
+def _cut_off(link: Link) -> None:
+    """Cut both sockets. The record has the reason, also of one that was still to be told."""
+    closing = link.closing or Closing(CloseCode.ABNORMAL, "sidecar", Reason.DRAINING.value)
+    details = filter(None, (closing.detail, _CUT_OFF))
+    link.closing = replace(closing, detail="; ".join(details))
+    link.abort()

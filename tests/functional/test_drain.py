@@ -81,4 +81,5 @@ async def test_a_second_signal_ends_the_spread(
         async with asyncio.timeout(20):
             await asyncio.gather(*(client.wait_closed() for client in clients))
         assert {client.close_code for client in clients} == {1012}
+        assert len(program.logged("drain_hurried")) == workers
         assert await program.process.ended() == 0

@@ -112,3 +112,6 @@ async def test_a_drain_by_the_endpoint_cuts_stragglers_off_at_the_grace(
             assert await straggler.rest() == b"\x88\x0a\x03\xf4draining"
             assert await program.process.ended() == 0
             assert sum(line["cut_off"] for line in program.logged("drained")) == 1
+            (closure,) = program.logged("connection_closed")
+            assert (closure["code"], closure["reason"]) == (1012, "draining")
+            assert closure["detail"] == "cut off at the end of the grace"

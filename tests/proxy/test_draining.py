@@ -8,13 +8,14 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from sidecar.model import Reason
 from sidecar.policy.compiled import Drain
 from sidecar.proxy.connections import Connections
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.draining import Draining
-from sidecar.proxy.relay import Link
+from sidecar.proxy.relay import Closing, Link
 from tests.support.clocks import MovableClock
 
 METER = SimpleNamespace(messages=0, payload_bytes=0)
@@ -28,6 +29,7 @@ class StandIn(SimpleNamespace):
 
     def end(self, reason: Reason, code: int) -> None:
         assert (reason, code) == (Reason.DRAINING, 1012)
+        self.closing = Closing(code, "sidecar", reason.value, self.detail)
         self.told.append(self.identifier)
 
     def abort(self) -> None:
@@ -46,6 +48,8 @@ class Bench:
             stand_in = StandIn(
                 identifier=str(number),
                 told=self.told,
+                closing=None,
+                detail="",
                 route="main",
                 client=StandIn(side="client", meter=METER),
                 upstream=StandIn(side="upstream", meter=METER),
@@ -105,7 +109,9 @@ def test_a_hurried_drain_is_spread_no_longer() -> None:
     drain = bench.drain(10.0, jitter=lambda: 1.0)
     assert drain.advance()
     assert bench.told == []
-    drain.hurry()
+    with capture_logs() as logs:
+        drain.hurry()
+    assert logs == [{"event": "drain_hurried", "untold": 300, "log_level": "info"}]
     while drain.advance():
         pass
     assert len(bench.told) == 300
@@ -143,5 +149,19 @@ async def test_a_drain_does_not_wait_for_the_spread_when_all_have_gone() -> None
 
 async def test_what_is_left_after_the_grace_is_cut_off() -> None:
     bench = Bench(2)
+    first, second = bench.connections
+    cast(StandIn, second).detail = "and why"
     assert await bench.drain(0.0, grace=0.05).run() == 2
     assert sorted(bench.told) == ["0", "1", "cut off", "cut off"]
+    cut = "cut off at the end of the grace"
+    assert first.closing == Closing(1012, "sidecar", "draining", cut)
+    assert second.closing == Closing(1012, "sidecar", "draining", f"and why; {cut}")
+
+
+async def test_who_was_to_be_told_after_the_grace_is_cut_off_untold() -> None:
+    bench = Bench(1)
+    (link,) = bench.connections
+    assert await bench.drain(10.0, grace=0.05, jitter=lambda: 1.0).run() == 1
+    assert bench.told == ["cut off"]
+    cut = "cut off at the end of the grace"
+    assert link.closing == Closing(1006, "sidecar", "draining", cut)
