@@ -96,7 +96,7 @@ async def _serve(make: Callable[[], _Program], reloader: Reloader) -> int:
 async def _follow_policy(program: _Program, reloader: Reloader) -> None:
     if isinstance(program, Sidecar):
         await reloader.run(
-            lambda loaded: program.reload(loaded.policy), program.metrics.policy_reload
+            lambda loaded: program.take(loaded.policy), program.metrics.policy_reload
         )
     else:
         await reloader.run(program.reload, program.note_reload)

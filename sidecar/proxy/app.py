@@ -224,8 +224,17 @@ class Sidecar:
         """Put another policy in force, and wait until it holds for every connection. Raises
         ConfigError, KeyMaterialError and OSError; then everything is as before.
         """
-        (await self.prepare(policy)).commit()
+        await self.take(policy)
         await asyncio.wait(self._settlings)
+
+    async def take(self, policy: Policy) -> int:
+        """Put another policy in force, and begin to judge the live connections by it: how many
+        there are. Raises as `reload` does. What the change before has begun is finished first.
+        """
+        if self._settlings:
+            await asyncio.wait(self._settlings)
+        (await self.prepare(policy)).commit()
+        return len(self.connections)
 
     async def prepare(self, policy: Policy) -> Prepared:
         """Do all that can fail of a change to this policy: read its local keys and certificates,

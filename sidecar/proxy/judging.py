@@ -56,16 +56,21 @@ async def judge_all(
     links: Iterable[Link], judged: Callable[[Link], None], state: State, clock: Clock
 ) -> None:
     """Have these connections `judged` by the policy that is in force when the turn is theirs. What
-    was revoked while a route's connections could not be ends now where they can.
+    was revoked while a route's connections could not be ends now where they can. The log says how
+    many were judged, and how many of them have ended by it.
     """
     waiting = list(links)
+    ends: list[bool] = []
     for start in range(0, len(waiting), SLICE):
         await asyncio.sleep(0)
         for link in waiting[start : start + SLICE]:
-            lasting = not link.session.revocable
-            judged(link)
-            if lasting and link.session.revocable:
-                await _end_revoked(link, state, clock.time())
+            if link.closing is None:
+                lasting = not link.session.revocable
+                judged(link)
+                if lasting and link.session.revocable:
+                    await _end_revoked(link, state, clock.time())
+                ends.append(link.closing is not None)
+    _log.info("policy_settled", judged=len(ends), ended=sum(ends))
 
 
 def _end(link: Link, refusal: decide.Refusal) -> None:

@@ -61,9 +61,11 @@ class Reloader:
         self._asked.clear()
 
     async def run(
-        self, apply: Callable[[Loaded], Awaitable[None]], note: Callable[[bool], None]
+        self, apply: Callable[[Loaded], Awaitable[int]], note: Callable[[bool], None]
     ) -> None:
-        """Look at the files each second, for ever."""
+        """Look at the files each second, for ever. `apply` puts a policy in force, and tells how
+        many live connections there are to be judged by it.
+        """
         now, again = asyncio.get_running_loop().time, inf
         while True:
             asked = False
@@ -77,11 +79,11 @@ class Reloader:
                 note(taken)
                 again = inf if taken else now() + AGAIN
 
-    async def _reload(self, apply: Callable[[Loaded], Awaitable[None]]) -> bool:
+    async def _reload(self, apply: Callable[[Loaded], Awaitable[int]]) -> bool:
         """Read the policy and put it in force; whether that went well. Says so in the log."""
         try:
             loaded = await asyncio.to_thread(self.load)
-            await apply(loaded)
+            live = await apply(loaded)
         except ConfigError as error:
             for problem in error.problems:
                 _log.error("policy_problem", problem=str(problem))
@@ -94,7 +96,7 @@ class Reloader:
             self._follow(named_files(loaded.policy))
             for warning in loaded.warnings:
                 _log.warning("policy_warning", problem=str(warning))
-            _log.info("policy_reloaded")
+            _log.info("policy_reloaded", connections=live, then="they are judged by it")
             return True
         return False
 

@@ -61,6 +61,12 @@ class Figures:
         if last is not None:
             self._past = merge([self._past, lasting(last)])
 
+    @property
+    def connections(self) -> int:
+        """How many live connections the workers had when they last told."""
+        open_ones = merge(list(self._last.values())).by_name.get("ws_sidecar_connections_open")
+        return int(sum(open_ones.samples.values())) if open_ones else 0
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type, for a request's Accept field."""
         own = [self.own.families(), read(self._registry)]

@@ -116,12 +116,15 @@ class Supervisor:
         spawn(self._watch(), self._background)
         log_start(self.public, self.admin, workers=self._count)
 
-    async def reload(self, loaded: Loaded) -> None:
-        """Put another policy in force, in all processes or in none.
+    async def reload(self, loaded: Loaded) -> int:
+        """Put another policy in force, in all processes or in none; how many connections there were
+        to be judged by it when this began.
 
         Raises ConfigError, KeyMaterialError, OSError and WorkerError; then the one before is still
         in force.
         """
+        await self._count_all()
+        live = self._figures.connections
         async with self._changing:
             workers = self._serving()
             own = await self._own.prepare(loaded.policy)
@@ -134,6 +137,7 @@ class Supervisor:
             self._documents = loaded.documents
             await commit_all(workers, self._telling)
             await self._own.settle()
+        return live
 
     def note_reload(self, ok: bool) -> None:
         """Count an attempt to take a changed policy."""

@@ -85,17 +85,20 @@ def test_what_is_there_once_it_has_started_is_not_collected_again(
 def test_a_hangup_has_the_policy_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reload = Sidecar.reload
+    take = Sidecar.take
 
-    async def reload_and_signal(self: Sidecar, policy: Policy) -> None:
-        await reload(self, policy)
+    async def take_and_signal(self: Sidecar, policy: Policy) -> int:
+        live = await take(self, policy)
         os.kill(os.getpid(), signal.SIGTERM)
+        return live
 
-    monkeypatch.setattr(Sidecar, "reload", reload_and_signal)
+    monkeypatch.setattr(Sidecar, "take", take_and_signal)
     ended_by(signal.SIGHUP, monkeypatch=monkeypatch)
     assert run(tmp_path, policy_of("ws://127.0.0.1:1")) == 0
     events = [line["event"] for line in lines(capsys)]
-    assert events[-4:] == ["policy_reloaded", "draining", "drained", "stopped"]
+    assert "policy_settled" in events
+    told = [event for event in events if event != "policy_settled"]
+    assert told[-4:] == ["policy_reloaded", "draining", "drained", "stopped"]
 
 
 def test_with_several_workers_a_hangup_reaches_their_parent(
@@ -112,8 +115,9 @@ def test_with_several_workers_a_hangup_reaches_their_parent(
         async def start(self) -> None:
             os.kill(os.getpid(), signal.SIGHUP)
 
-        async def reload(self, loaded: Loaded) -> None:
+        async def reload(self, loaded: Loaded) -> int:
             taken.append(loaded.policy.server.workers)
+            return 0
 
         def note_reload(self, good: bool) -> None:
             taken.append(good)
@@ -153,7 +157,7 @@ def test_a_drain_ends_the_program_and_the_taking_of_changed_policies(
             given_up.append(True)
             raise
 
-    monkeypatch.setattr(Sidecar, "reload", drain_and_wait)
+    monkeypatch.setattr(Sidecar, "take", drain_and_wait)
     ended_by(signal.SIGHUP, monkeypatch=monkeypatch)
     assert run(tmp_path, policy_of("ws://127.0.0.1:1")) == 0
     assert given_up == [True]

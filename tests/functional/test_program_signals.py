@@ -62,6 +62,9 @@ async def test_a_policy_that_changes_is_taken_and_a_broken_one_is_not(tmp_path: 
         await program.until_logged("policy_reloaded")
         await client.wait_closed()
         assert (client.close_code, client.close_reason) == (4404, "no_route")
+        assert program.logged("policy_reloaded")[-1]["connections"] == 1
+        settled = await program.until_logged("policy_settled")
+        assert (settled["judged"], settled["ended"]) == (1, 1)
         metrics = (await program.ask("/metrics"))[1]
         assert "ws_sidecar_policy_last_reload_successful 1.0" in metrics
         await ended_at_once(program)

@@ -113,6 +113,12 @@ async def test_a_route_that_is_gone_is_gone_in_every_worker(tmp_path: Path) -> N
         assert found["ws_sidecar_policy_reloads_total", "ok"] == 1
         assert found["ws_sidecar_policy_last_reload_successful",] == 1
         assert len(it.program.logged("worker_started")) == 2
+        live = len(gone) + len(stay)
+        assert it.program.logged("policy_reloaded")[0]["connections"] == live
+        settled = it.program.logged("policy_settled")
+        assert sorted(line["worker"] for line in settled) == [1, 2]
+        assert sum(line["judged"] for line in settled) == live
+        assert sum(line["ended"] for line in settled) == len(gone)
 
 
 async def test_a_worker_that_takes_anothers_place_goes_by_the_new_policy(tmp_path: Path) -> None:

@@ -341,9 +341,9 @@ async def test_a_limit_of_connections_that_stays_is_not_looked_at_again(
         with capture_logs() as logs:
             await reload(s, tmp_path, policy_of(NOWHERE))
             assert s.sidecar.connections.limit == 5
-            assert logs == []
             await reload(s, tmp_path, policy_of(NOWHERE, server={"max_connections": 7}))
-        assert [line["event"] for line in logs] == ["file_limit_too_low"]
+        told = [line["event"] for line in logs]
+        assert told == ["policy_settled", "file_limit_too_low", "policy_settled"]
         assert s.sidecar.connections.limit == 5
 
 
@@ -369,6 +369,18 @@ async def test_the_audit_log_moves(tmp_path: Path) -> None:
                 await client.send(head("/ws"))
                 await client.refusal()
     assert len(events(one)) == len(events(two)) == 1
+
+
+async def test_a_change_of_the_policy_waits_until_the_one_before_is_finished(
+    tmp_path: Path,
+) -> None:
+    async with sidecar(policy_of(NOWHERE), tmp_path) as s:
+        policy = load_policy([tmp_path / "policy.yaml"], ENVIRON).policy
+        with capture_logs() as logs:
+            assert await s.sidecar.take(policy) == 0
+            assert "policy_settled" not in [line["event"] for line in logs]
+            assert await s.sidecar.take(policy) == 0
+            assert [line["event"] for line in logs].count("policy_settled") == 1
 
 
 async def test_a_worker_keeps_the_sockets_that_it_was_given(tmp_path: Path) -> None:

@@ -178,7 +178,12 @@ async def test_what_was_revoked_before_it_could_be_ends(tmp_path: Path) -> None:
     bob = replace(ALICE, user="bob", claims={"sub": "bob", "exp": NOW + 60})
     lasting = [live(before), live(before, bob)]
     heeded = live(after)  # it was told when it was revoked
-    await judge_all([*lasting, heeded], by(after), state, CLOCK)
+    gone = live(after)
+    gone.end(Reason.KICKED)
+    with capture_logs() as logs:
+        await judge_all([*lasting, heeded, gone], by(after), state, CLOCK)
+    assert logs == [{"event": "policy_settled", "judged": 3, "ended": 1, "log_level": "info"}]
+    gone.abort()
     assert [end_of(link) for link in (*lasting, heeded)] == [(4401, "token_revoked"), None, None]
 
 

@@ -34,7 +34,7 @@ class Program:
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    async def apply(self, loaded: Loaded) -> None:
+    async def apply(self, loaded: Loaded) -> int:
         assert not self.busy
         self.busy = True
         await self.go_on.wait()
@@ -42,6 +42,7 @@ class Program:
         if self.wrong is not None:
             raise self.wrong
         self.taken.append(loaded)
+        return 3
 
 
 @contextlib.asynccontextmanager
@@ -136,6 +137,7 @@ async def test_each_problem_of_a_policy_and_each_warning_is_a_line(path: Path) -
             "policy_reloaded",
         ]
         assert logs[0]["problem"].startswith(f"{path}:2:12: upstreams:")
+        assert (logs[-1]["connections"], logs[-1]["then"]) == (3, "they are judged by it")
 
 
 async def test_files_that_only_the_new_policy_names_are_looked_at_when_it_fails(

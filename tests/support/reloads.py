@@ -42,7 +42,7 @@ async def following(it: Running, path: Path) -> AsyncIterator[Reloader]:
     await it.sidecar.reload(reloader.load().policy)
     task = asyncio.create_task(
         reloader.run(
-            lambda loaded: it.sidecar.reload(loaded.policy), it.sidecar.metrics.policy_reload
+            lambda loaded: it.sidecar.take(loaded.policy), it.sidecar.metrics.policy_reload
         )
     )
     try:

@@ -51,6 +51,13 @@ def test_the_workers_figures_are_summed(figures: Figures, policy: Policy) -> Non
     assert shown(figures, "ws_sidecar_connections_open") == 3
 
 
+def test_the_live_connections_of_all_workers_are_known(figures: Figures, policy: Policy) -> None:
+    assert figures.connections == 0
+    figures.note("one", worked(policy, 3, 2))
+    figures.note("two", worked(policy, 4, 1))
+    assert figures.connections == 3
+
+
 def test_newer_figures_take_the_place_of_older_ones(figures: Figures, policy: Policy) -> None:
     figures.note("one", worked(policy, 3, 2))
     figures.note("one", worked(policy, 5, 1))
