@@ -214,7 +214,7 @@ def verify(
     leeway) it is good (RFC 7519 sections 4.1.4 and 4.1.5).
     """
     try:
-        expires_at = check(unverified, provider, keys, leeway=leeway, now=now)
+        check(unverified, provider, keys, leeway=leeway, now=now)
         _refuse_logout_token(unverified)
         user = _user(provider.user.find(unverified.claims))
     except Refused as refused:
@@ -224,7 +224,7 @@ def verify(
         user=user,
         claims=unverified.claims,
         provider=provider.name,
-        expires_at=expires_at,
+        expires_at=provider.end_of(unverified.claims),
         token_id=token_id if isinstance(token_id, str) else None,
     )
 
@@ -261,15 +261,14 @@ def check(
     *,
     leeway: float,
     now: float,
-) -> float | None:
+) -> None:
     """Check what holds for every token of a provider, whatever it is for: header, signature,
-    times, issuer, audience and required claims. Gives its end; raises Refused.
+    times, issuer, audience and required claims. Raises Refused.
     """
     _check_header(unverified, provider)
     _check_signature(unverified, provider, keys)
-    expires_at = _check_times(unverified.claims, provider.max_age, leeway, now)
+    _check_times(unverified.claims, provider.max_age, leeway, now)
     _check_claims(unverified.claims, provider)
-    return expires_at
 
 
 def _refuse_logout_token(unverified: Unverified) -> None:
@@ -311,21 +310,20 @@ def _check_signature(
 
 def _check_times(
     claims: Mapping[str, Any], max_age: float | None, leeway: float, now: float
-) -> float | None:
-    """Check exp, nbf, iat and the age; give the end."""
-    end = _check_age(claims, max_age, leeway, now)
-    nbf, iat = _time(claims, "nbf"), _time(claims, "iat")
+) -> None:
+    """Check exp, nbf, iat and the age."""
+    iat = _check_age(claims, max_age, leeway, now)
+    nbf = _time(claims, "nbf")
     if nbf is not None and nbf > now + leeway:
         raise Refused("nbf is in the future")
     if iat is not None and iat > now + FUTURE_IAT:
         raise Refused("iat is in the future")
-    return end
 
 
 def _check_age(
     claims: Mapping[str, Any], max_age: float | None, leeway: float, now: float
 ) -> float | None:
-    """Check exp and the age; give the end by both, None where there is none."""
+    """Check exp and the age; give iat."""
     exp, iat = _time(claims, "exp"), _time(claims, "iat")
     if exp is not None and exp <= now - leeway:
         raise Refused("exp is over", Reason.TOKEN_EXPIRED)
@@ -334,8 +332,7 @@ def _check_age(
             raise Refused("iat is missing, and max_age needs it")
         if iat <= now - leeway - max_age:
             raise Refused("the token is older than max_age", Reason.TOKEN_EXPIRED)
-        return iat + max_age if exp is None else min(exp, iat + max_age)
-    return exp
+    return iat
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:

@@ -16,7 +16,7 @@ import structlog
 from sidecar.model import Denial, Reason
 from sidecar.policy.peers import Network
 from sidecar.proxy.front import FrontServer, OnReject
-from sidecar.proxy.tasks import spawn
+from sidecar.proxy.tasks import give_up, spawn
 from sidecar.wire import proxy_protocol
 
 __all__ = ["Acceptor"]
@@ -62,10 +62,7 @@ class Acceptor:
 
     async def close(self) -> None:
         """Accept no more, and let go of the sockets that have not come to the front."""
-        tasks = [*self._loops, *self._welcomes]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await give_up([*self._loops, *self._welcomes])
 
     async def _accept(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()

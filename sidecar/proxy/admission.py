@@ -298,9 +298,7 @@ class Admission:
         route, handshake = attempt.route, attempt.handshake
         if route is None or handshake is None or not closable(refused.denial.reason):
             return self._answer(attempt, refused)
-        # Strangers who are held must not take the places of those who could be let in.
-        held = len(self._farewells) + len(self._first_messages)
-        crowded = held >= self._connections.limit // 2 or refused.denial.reason is Reason.OVERLOADED
+        crowded = self._first_messages.full or refused.denial.reason is Reason.OVERLOADED
         if crowded or not route.refuse.closes(browser=handshake.origin is not None):
             return self._answer(attempt, refused)
         try:

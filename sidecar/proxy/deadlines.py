@@ -8,17 +8,13 @@ between moves nothing: a link that was active is found so when it is due, and pu
 from itertools import islice
 from math import ceil, floor, inf
 from typing import Final
-from uuid import uuid4
-
-import structlog
 
 from sidecar.clock import Clock
 from sidecar.model import Reason
-from sidecar.policy.replies import Facts
+from sidecar.proxy.answers import answer_frame
 from sidecar.proxy.heartbeat import Ping
 from sidecar.proxy.lifetimes import Signs, Step, next_step
 from sidecar.proxy.relay import Link
-from sidecar.wire.frames import text_frame
 
 __all__ = ["SLICE", "TICK", "Deadlines"]
 
@@ -35,8 +31,6 @@ _SLOTS: Final = 8
 
 _STEP: Final = 0.25
 """Seconds by which the time of day may wander from the steady time unnoticed."""
-
-_log = structlog.get_logger()
 
 
 class Deadlines:
@@ -123,8 +117,7 @@ class Deadlines:
         try:
             due = self._act(link)
         except Exception as error:
-            _log.error("internal_error", connection_id=link.identifier, exc_info=error)
-            link.end(Reason.INTERNAL_ERROR)
+            link.fail(error)
             return
         if due < inf:
             self._put(link, max(ceil(due * _SLOTS), floor(self._now * _SLOTS) + 1))
@@ -170,5 +163,5 @@ class Deadlines:
     def _warn(self, link: Link) -> None:
         link.warned_of = link.expires_at
         if link.session.warn is not None:
-            facts = Facts(link.identity, self._clock.time(), str(uuid4()))
-            link.client.inject(text_frame(link.session.warn.message.render(facts)))
+            message = link.session.warn.message
+            link.client.inject(answer_frame(message, link.identity, self._clock.time()))

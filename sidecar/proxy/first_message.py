@@ -13,7 +13,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
-from uuid import uuid4
 
 from sidecar.clock import Clock
 from sidecar.errors import UpstreamError
@@ -22,7 +21,8 @@ from sidecar.policy.credentials import MessageSource
 from sidecar.policy.decide import Preflight
 from sidecar.policy.matching import BadToken
 from sidecar.policy.peers import counted_as
-from sidecar.policy.replies import Facts, Reply
+from sidecar.policy.replies import Reply
+from sidecar.proxy.answers import answer_frame
 from sidecar.proxy.connections import Connections
 from sidecar.proxy.farewell import Farewells
 from sidecar.proxy.front import MAX_EARLY, Front
@@ -31,11 +31,11 @@ from sidecar.proxy.refusals import closable, close_code, public_name
 from sidecar.proxy.relay import VIOLATIONS
 from sidecar.proxy.rules import Rules
 from sidecar.proxy.scanners import control_bucket
-from sidecar.proxy.tasks import spawn
+from sidecar.proxy.tasks import give_up, spawn
 from sidecar.proxy.timeouts import Timeouts
 from sidecar.proxy.upstream import Dialled
 from sidecar.wire import scanner as scan
-from sidecar.wire.frames import pong_frame, text_frame
+from sidecar.wire.frames import pong_frame
 from sidecar.wire.handshake import accept_key, switching_protocols
 from sidecar.wire.messages import WHOLE, FirstMessage
 
@@ -179,10 +179,16 @@ class FirstMessages:
         """How many are without a decision."""
         return len(self._waiting)
 
+    @property
+    def full(self) -> bool:
+        """Whether strangers have as many places as they may: those who wait, and those who are told
+        why they were refused, must not take the places of those who could be let in.
+        """
+        return len(self) + len(self._farewells) >= self._connections.limit // 2
+
     def crowded(self, attempt: Attempt, admitted: Preflight, source: MessageSource) -> str | None:
         """Why nobody more may wait; None where one may."""
-        # Strangers who wait must not take the places of those who could be let in.
-        if len(self) + len(self._farewells) >= self._connections.limit // 2:
+        if self.full:
             return "half of all connections are without a token"
         route, client = admitted.route.name, counted_as(attempt.address)
         if self._counts[route, None] >= source.max_waiting.total:
@@ -295,25 +301,21 @@ class FirstMessages:
             self.forget(waiting)
             self._connections.free_place()
             waiting.transport.abort()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await give_up(self._tasks)
 
     def _late(self, waiting: Waiting) -> None:
-        waiting.attempt.waited = self._loop.time() - waiting.since
         self.refuse(waiting, Denial(Reason.AUTH_TIMEOUT, "no message in time"))
 
     def _stop(self, waiting: Waiting) -> None:
         """The waiting for a message is over, if it was not before."""
-        if self._timeouts.discard(waiting, waiting.source.timeout):
+        self._timeouts.discard(waiting, waiting.source.timeout)
+        if not waiting.attempt.waited:
             waiting.attempt.waited = self._loop.time() - waiting.since
 
     def _message(self, waiting: Waiting, message: Reply | None, reason: str | None = None) -> bytes:
         if message is None:
             return b""
-        facts = Facts(waiting.attempt.identity, self._clock.time(), str(uuid4()), reason)
-        return text_frame(message.render(facts))
+        return answer_frame(message, waiting.attempt.identity, self._clock.time(), reason)
 
 
 def _counted(route: str, client: str | None) -> list[tuple[str, str | None]]:

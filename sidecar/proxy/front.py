@@ -16,6 +16,7 @@ import httptools
 
 from sidecar.model import Denial, Reason
 from sidecar.proxy.refusals import HttpRefusal
+from sidecar.proxy.tasks import give_up
 
 __all__ = ["MAX_EARLY", "Front", "FrontServer", "OnReject", "RequestHead"]
 
@@ -293,10 +294,7 @@ class FrontServer:
         """Let go of every socket, whatever its handshake is waiting for."""
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [front.task for front in self.fronts if front.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await give_up(front.task for front in self.fronts if front.task is not None)
         for front in list(self.fronts):
             front.transport.abort()
             self.leave(front)

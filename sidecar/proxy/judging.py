@@ -42,8 +42,7 @@ def judge(link: Link, policy: Policy, now: float) -> bool:
     try:
         outcome = decide.rejudge(policy, link.standing, link.identity, recheck=again)
     except Exception as error:
-        _log.error("internal_error", request_id=link.identifier, exc_info=error)
-        link.end(Reason.INTERNAL_ERROR)
+        link.fail(error)
         return False
     if isinstance(outcome, decide.Refusal):
         _end(link, outcome)

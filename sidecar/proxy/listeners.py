@@ -12,6 +12,7 @@ from typing import Any, Final
 from sidecar.policy.compiled import Address
 from sidecar.proxy.accept import Acceptor
 from sidecar.proxy.front import FrontServer
+from sidecar.proxy.tasks import give_up
 from sidecar.proxy.unix_sockets import SocketFile, bind_unix
 
 __all__ = [
@@ -101,9 +102,7 @@ class _Place:
         """Accept no more; accepted sockets stay."""
         for server in self._servers:
             server.close()
-        for task in self._accepting:
-            task.cancel()
-        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await give_up(self._accepting)
         self.close()
 
     def close(self) -> None:

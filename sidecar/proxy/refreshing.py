@@ -1,12 +1,9 @@
 """Tokens that a live connection brings in band: judged like the first one."""
 
 import asyncio
-import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
-
-import structlog
 
 from sidecar.auth.authenticator import Authenticator
 from sidecar.auth.verify import recheck
@@ -15,15 +12,15 @@ from sidecar.model import Denial, Identity, Reason
 from sidecar.policy import decide
 from sidecar.policy.compiled import Policy
 from sidecar.policy.matching import BadToken
-from sidecar.policy.replies import Facts, Reply
+from sidecar.policy.replies import Reply
+from sidecar.proxy.answers import answer_frame
 from sidecar.proxy.pipe import JUDGED
 from sidecar.proxy.record import Recorder
 from sidecar.proxy.refusals import public_name
 from sidecar.proxy.relay import Link
-from sidecar.proxy.tasks import spawn
+from sidecar.proxy.tasks import give_up, spawn
 from sidecar.state.base import State, is_revoked
 from sidecar.wire.buckets import Bucket
-from sidecar.wire.frames import text_frame
 
 __all__ = ["MAX_BAD", "Refresher"]
 
@@ -34,8 +31,6 @@ _RATE: Final = (1.0, 1.0, 10.0)
 """Tokens of one connection: one each second, and ten at once. Whoever brings more wants to make
 work.
 """
-
-_log = structlog.get_logger()
 
 _NOT_ITS_FAULT: Final = frozenset({Reason.STATE_UNAVAILABLE})
 
@@ -72,10 +67,7 @@ class Refresher:
 
     async def close(self) -> None:
         """Give up what is being judged."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await give_up(self._tasks)
 
     async def _take_all(self, link: Link, tokens: Sequence[object]) -> None:
         try:
@@ -88,8 +80,7 @@ class Refresher:
                     return
                 await self._take(link, token)
         except Exception as error:
-            _log.error("internal_error", connection_id=link.identifier, exc_info=error)
-            link.end(Reason.INTERNAL_ERROR)
+            link.fail(error)
         finally:
             link.client.release(JUDGED)
 
@@ -153,5 +144,5 @@ class Refresher:
         if reply is None:
             return
         reason = public_name(denial) if denial else None
-        facts = Facts(link.identity, self._clock.time(), secrets.token_hex(16), reason)
-        link.client.inject(text_frame(reply.render(facts)))
+        now = self._clock.time()
+        link.client.inject(answer_frame(reply, link.identity, now, reason))

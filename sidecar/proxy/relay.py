@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import structlog
+
 from sidecar.model import CloseCode, Identity, Permit, Reason
 from sidecar.policy.decide import Standing
 from sidecar.policy.matching import MessagePattern
@@ -43,6 +45,8 @@ CLOSE_TIMEOUT: Final = 5.0
 
 FRAME_TIMEOUT: Final = 1.0
 """Seconds that a frame under way has to end, before the socket is aborted instead."""
+
+_log = structlog.get_logger()
 
 By = Literal["client", "upstream", "sidecar"]
 
@@ -76,11 +80,11 @@ class Link:
     client's, `identifier` its id in logs. It began at `opened` of the steady time and `opened_at`
     of the day's; its token was verified at `verified_at` and ends at `expires_at` of the day's
     time, where it does, and `session` is the route's rule for that and more. Of the end at
-    `warned_of` its client has been told; the payload of its pings is `ping_id`, and `ping` one
-    without an answer. `scanners` are those of both pipes, and `held` all pipes that do not read at
-    the moment. `codes` overrides close codes by reason. `on_tokens` is given what the client's
-    messages of the refresh rule brought, whose rate is `refreshes`; `on_end` is called once, when
-    both transports are gone.
+    `warned_of` its client has been told; the payload of its pings is `ping_id` (empty before there
+    are any), and `ping` one without an answer. `scanners` are those of both pipes, and `held` all
+    pipes that do not read at the moment. `codes` overrides close codes by reason. `on_tokens` is
+    given what the client's messages of the refresh rule brought, whose rate is `refreshes`;
+    `on_end` is called once, when both transports are gone.
     """
 
     __slots__ = (
@@ -147,7 +151,7 @@ class Link:
         self.held: set[Pipe] = set() if held is None else held
         self.warned_of: float | None = None
         self.ping: Ping | None = None
-        self.ping_id = os.urandom(8)
+        self.ping_id = b""
         self.client = client
         self.upstream = upstream
         self.closing: Closing | None = None
@@ -167,6 +171,8 @@ class Link:
     def tap(self) -> None:
         """Look for what the session's rules want to see in what the client sends, from now on."""
         pattern, pongs = _looked_for(self.session)
+        if pongs and not self.ping_id:
+            self.ping_id = os.urandom(8)
         self.client.tap(pattern, self.ping_id if pongs else None)
 
     def renew(self, identity: Identity, at: float) -> None:
@@ -202,6 +208,11 @@ class Link:
             self._begin(Closing(number, "sidecar", rule or reason.value, detail))
             self._bid_farewell(self.client)
             self._bid_farewell(self.upstream)
+
+    def fail(self, error: Exception) -> None:
+        """End it for an error of the program's own, which the log tells."""
+        _log.error("internal_error", connection_id=self.identifier, exc_info=error)
+        self.end(Reason.INTERNAL_ERROR)
 
     def abort(self) -> None:
         """Cut both sockets."""

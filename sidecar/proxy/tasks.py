@@ -1,12 +1,12 @@
 """Tasks that nobody awaits, kept so that they are not lost."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 import structlog
 
-__all__ = ["first_of", "once", "repeat", "spawn"]
+__all__ = ["first_of", "give_up", "once", "repeat", "spawn"]
 
 T = TypeVar("T")
 
@@ -19,6 +19,14 @@ def spawn(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[T]]) -> asyncio.
     tasks.add(task)
     task.add_done_callback(tasks.discard)
     return task
+
+
+async def give_up(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel them, and wait until they are over, whatever comes of them."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
 
 
 async def first_of(*works: Coroutine[Any, Any, object]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 
 from sidecar.errors import WorkerError
-from sidecar.proxy.tasks import spawn
+from sidecar.proxy.tasks import give_up, spawn
 
 __all__ = ["MAX_MESSAGE", "Body", "Channel", "Verb"]
 
@@ -83,10 +83,7 @@ class Channel:
 
     async def close(self) -> None:
         """Let go of this end."""
-        tasks = [self._listening, *self._answering]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await give_up([self._listening, *self._answering])
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()

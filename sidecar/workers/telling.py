@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 
 from sidecar.errors import WorkerError
-from sidecar.proxy.tasks import spawn
+from sidecar.proxy.tasks import give_up, spawn
 from sidecar.workers.channel import Body
 from sidecar.workers.plain import CLOSED
 
@@ -79,9 +79,7 @@ class Telling:
 
     async def close(self) -> None:
         """Tell nobody anything any more."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await give_up(self._tasks)
 
 
 async def _told(worker: Peer, verb: str, body: Body) -> int:
